@@ -1,0 +1,245 @@
+"""The facts about a run, as they are stored: the only source of counts.
+
+Every event is JSON with its kind in `type`, under the subject `<namespace>.event.<run>.<kind>`; what a
+dispatcher opens and sends is under a subject of its own, so that its appends can be compared-and-set. New fields
+have defaults, and a field's type never changes. The time of an event is the time at which the server stored it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from corral.messages import TaskId
+
+Outcome = Literal["success", "error", "interrupted", "killed"]
+"""`killed` is an interrupted task whose process had to be ended; it counts as interrupted."""
+
+Range = tuple[int, int]
+"""Ordinals from the first up to and without the second."""
+
+SentList = list[tuple[int, int]]
+"""What one execution of a dispatcher sent: (batch, count) in the order of sending, kept prefixes included."""
+
+Histogram = list[tuple[int, int]]
+"""(bucket, count); see `bucket`."""
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", gc=False):
+    """The base of all events."""
+
+
+class Opened(Event, tag="opened"):
+    """A dispatcher is about to send: a new batch, whose id is the stream sequence of this event."""
+
+    parent: TaskId
+    nonce: str
+    """Random, of this append: a refused append may be its own resend."""
+    round: int = 0
+    keep: SentList = []
+    """Batches of earlier executions that stay, each up to a count."""
+
+
+class Sent(Event, tag="sent"):
+    """A window of a batch is in the queue, acknowledged."""
+
+    batch: int
+    first: int
+    """Ordinal of the window's first message."""
+    count: int
+    """Messages of the batch so far, this window included."""
+    topics: list[str]
+    layout: str = ""
+    """With more than one topic: a character a message, `chr(48 + index into topics)`."""
+    digest: str = ""
+    """blake2b of the window's topics and bodies."""
+    nonce: str = ""
+
+
+class Ends(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Tasks of one batch that ended alike and sent nothing."""
+
+    topic: str
+    batch: int
+    round: int
+    outcome: Outcome
+    ranges: list[Range]
+
+
+class DispatcherEnd(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A task that ended after sending tasks."""
+
+    topic: str
+    task: TaskId
+    round: int
+    outcome: Outcome
+    sent: SentList
+
+
+class Ended(Event, tag="ended"):
+    """Tasks have ended: one event for all that a worker finished while the previous event was being stored."""
+
+    worker: str
+    number: int
+    """Counts this worker's events; durations and waits are counted once per (worker, number)."""
+    tasks: list[Ends] = []
+    dispatchers: list[DispatcherEnd] = []
+    durations: Histogram = []
+    """How long the processor ran."""
+    waits: Histogram = []
+    """From the message's storing to the processor's start."""
+
+
+class Retrying(Event, tag="retrying"):
+    """A task will be executed again after `delay` seconds."""
+
+    topic: str
+    task: TaskId
+    attempt: int
+    """The number of the attempt that comes next."""
+    delay: float
+    round: int = 0
+    error: str = ""
+    """Type and message of what it failed with; empty for a `Requeue`."""
+
+
+class Failed(Event, tag="failed"):
+    """Why a task ended as error. Beside its end, never instead of it."""
+
+    topic: str
+    task: TaskId
+    error: str
+    """The exception's type."""
+    message: str
+    traceback: str
+    attempt: int
+    worker: str
+    body: msgspec.Raw
+    fingerprint: str = ""
+    round: int = 0
+
+
+class Crashed(Event, tag="crashed"):
+    """A worker process died while it executed these tasks."""
+
+    worker: str
+    tasks: list[TaskId]
+    reason: str = ""
+
+
+class Reopened(Event, tag="reopened"):
+    """A retry brings tasks of an ended run back: (topic, batch, ranges)."""
+
+    round: int
+    tasks: list[tuple[str, int, list[Range]]]
+
+
+class Interrupted(Event, tag="interrupted"):
+    """The run is ordered to stop."""
+
+    round: int = 0
+    by: str = ""
+    reason: str | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What an interrupt did. The four counts account for every task that had not ended when it was stored."""
+
+    removed: int = 0
+    """Taken out of the queue, or dropped before they ran."""
+    stopped: int = 0
+    """Were running, and stopped."""
+    killed: int = 0
+    """Were running, and their process was ended."""
+    finished_first: int = 0
+    """Ended by themselves after the order was stored."""
+    seconds: float = 0.0
+    """From the stored order to the last task's stop."""
+
+
+class RunEnded(Event, tag="run-ended"):
+    """The run is over: nothing that is stored after it counts, until it is reopened."""
+
+    round: int = 0
+    interrupted: bool = False
+    """Ends every open task as interrupted."""
+    status: str = ""
+    receipt: Receipt | None = None
+
+
+AnyEvent = Opened | Sent | Ended | Retrying | Failed | Crashed | Reopened | Interrupted | RunEnded
+
+_decode = msgspec.json.Decoder(AnyEvent).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_event(data: bytes) -> AnyEvent:
+    """The event in `data`; msgspec.DecodeError (ValidationError included) if there is none."""
+    return _decode(data)
+
+
+def encode_event(event: Event) -> bytes:
+    """`event` as JSON."""
+    return _encode(event)
+
+
+def kind(event: Event) -> str:
+    """The last part of an event's subject."""
+    return str(event.__struct_config__.tag)
+
+
+# --- histograms: four buckets for each doubling, from a microsecond on ------------------------------
+
+_BUCKETS_PER_DOUBLING = 4
+_SMALLEST = 1e-6
+
+
+def bucket(seconds: float) -> int:
+    """The bucket of a duration; its bounds are within 19% of each other."""
+    if seconds <= _SMALLEST:
+        return 0
+    return int(math.log2(seconds / _SMALLEST) * _BUCKETS_PER_DOUBLING) + 1
+
+
+def bucket_bound(index: int) -> float:
+    """The upper bound of a bucket in seconds."""
+    return float(_SMALLEST * 2 ** (index / _BUCKETS_PER_DOUBLING))
+
+
+def quantile(histogram: dict[int, int], share: float) -> float | None:
+    """The upper bound of the bucket in which the `share` of all values is reached; None without values."""
+    total = sum(histogram.values())
+    if not total:
+        return None
+    wanted, seen = share * total, 0
+    for index in sorted(histogram):
+        seen += histogram[index]
+        if seen >= wanted:
+            break
+    return bucket_bound(index)
+
+
+# --- small helpers for the writers of events ---------------------------------------------------------
+
+
+def ranges(ordinals: Iterable[int]) -> list[Range]:
+    """Sorted, touching ordinals put together; each ordinal once."""
+    out: list[Range] = []
+    for ordinal in sorted(set(ordinals)):
+        if out and out[-1][1] == ordinal:
+            out[-1] = (out[-1][0], ordinal + 1)
+        else:
+            out.append((ordinal, ordinal + 1))
+    return out
+
+
+def layout(topics: list[str]) -> tuple[list[str], str]:
+    """The topics of a window's messages, in order, as `Sent` carries them."""
+    names = list(dict.fromkeys(topics))
+    if len(names) == 1:
+        return names, ""
+    place = {name: chr(48 + index) for index, name in enumerate(names)}
+    return names, "".join([place[topic] for topic in topics])

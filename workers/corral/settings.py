@@ -1,0 +1,79 @@
+"""All that can be tuned, with its unit and default. Seconds are floats, bytes are ints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from corral.errors import BadName
+from corral.subjects import check_namespace
+
+_GIB = 1024**3
+_DAY = 86_400.0
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Read from the environment by `from_env`: `ack_wait` is `CORRAL_ACK_WAIT`, and so on.
+
+    All pools and clients of a namespace should use the same values.
+    """
+
+    namespace: str = "corral"
+
+    ack_wait: float = 15.0
+    """Seconds after which the server gives a task of a silent worker to another one."""
+    beat: float = 1.0
+    """Seconds between two heartbeats of a worker."""
+    death: float = 5.0
+    """Seconds without a heartbeat after which a worker is taken for dead."""
+    lease: float = 3.0
+    """Seconds that the bookkeeper's lease lasts; renewed three times as often."""
+    publish_timeout: float = 10.0
+    """Seconds to wait for the server to confirm that something is stored."""
+    reconcile: float = 30.0
+    """Seconds without any movement after which open tasks with no message left end as `Lost`."""
+    drain_timeout: float = 30.0
+    """Seconds that a stopping worker waits for what it runs, before it hands it back."""
+
+    window: int = 2_000
+    """Messages of a fan-out that are confirmed together."""
+    window_delay: float = 0.05
+    """Seconds after which a smaller window is confirmed, so that a slow dispatcher is counted live."""
+    record_interval: float = 0.1
+    """Seconds between two writes of a run's record."""
+
+    threads: int = 8
+    """Sync tasks that a worker runs at once, where the processor does not say."""
+    tasks_max_bytes: int = 4 * _GIB
+    events_max_bytes: int = 4 * _GIB
+    runs_max_bytes: int = 1 * _GIB
+    events_max_age: float = 7 * _DAY
+    """Seconds for which the events of a run are kept."""
+    retention: float = 7 * _DAY
+    """Seconds for which the record of an ended run is kept."""
+    replicas: int = 1
+    """Copies of each stream; 3 on a cluster."""
+
+    def __post_init__(self) -> None:
+        check_namespace(self.namespace)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+        """Defaults, then `CORRAL_<FIELD>` of the environment, then `overrides` that are not None.
+
+        Raises:
+            BadName: a value that is not of its field's type.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, object] = {}
+        for name in cls.__struct_fields__:
+            text = environ.get(f"CORRAL_{name.upper()}")
+            if text:
+                values[name] = text
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        try:
+            return msgspec.convert(values, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise BadName("setting", str(values), str(error)) from None
