@@ -32,7 +32,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", g
     """The base of all events."""
 
 
-class Opened(Event, tag="opened"):
+class Opened(Event, tag="opened", frozen=True):
     """A dispatcher is about to send: a new batch, whose id is the stream sequence of this event."""
 
     parent: TaskId
@@ -43,7 +43,7 @@ class Opened(Event, tag="opened"):
     """Batches of earlier executions that stay, each up to a count."""
 
 
-class Sent(Event, tag="sent"):
+class Sent(Event, tag="sent", frozen=True):
     """A window of a batch is in the queue, acknowledged."""
 
     batch: int
@@ -79,7 +79,7 @@ class DispatcherEnd(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sent: SentList
 
 
-class Ended(Event, tag="ended"):
+class Ended(Event, tag="ended", frozen=True):
     """Tasks have ended: one event for all that a worker finished while the previous event was being stored."""
 
     worker: str
@@ -93,7 +93,7 @@ class Ended(Event, tag="ended"):
     """From the message's storing to the processor's start."""
 
 
-class Retrying(Event, tag="retrying"):
+class Retrying(Event, tag="retrying", frozen=True):
     """A task will be executed again after `delay` seconds."""
 
     topic: str
@@ -106,7 +106,7 @@ class Retrying(Event, tag="retrying"):
     """Type and message of what it failed with; empty for a `Requeue`."""
 
 
-class Failed(Event, tag="failed"):
+class Failed(Event, tag="failed", frozen=True):
     """Why a task ended as error. Beside its end, never instead of it."""
 
     topic: str
@@ -122,7 +122,7 @@ class Failed(Event, tag="failed"):
     round: int = 0
 
 
-class Crashed(Event, tag="crashed"):
+class Crashed(Event, tag="crashed", frozen=True):
     """A worker process died while it executed these tasks."""
 
     worker: str
@@ -130,14 +130,14 @@ class Crashed(Event, tag="crashed"):
     reason: str = ""
 
 
-class Reopened(Event, tag="reopened"):
+class Reopened(Event, tag="reopened", frozen=True):
     """A retry brings tasks of an ended run back: (topic, batch, ranges)."""
 
     round: int
     tasks: list[tuple[str, int, list[Range]]]
 
 
-class Interrupted(Event, tag="interrupted"):
+class Interrupted(Event, tag="interrupted", frozen=True):
     """The run is ordered to stop."""
 
     round: int = 0
@@ -160,7 +160,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """From the stored order to the last task's stop."""
 
 
-class RunEnded(Event, tag="run-ended"):
+class RunEnded(Event, tag="run-ended", frozen=True):
     """The run is over: nothing that is stored after it counts, until it is reopened."""
 
     round: int = 0
@@ -178,7 +178,8 @@ _encode = msgspec.json.Encoder().encode
 
 def decode_event(data: bytes) -> AnyEvent:
     """The event in `data`; msgspec.DecodeError (ValidationError included) if there is none."""
-    return _decode(data)
+    event: AnyEvent = _decode(data)
+    return event
 
 
 def encode_event(event: Event) -> bytes:

@@ -1,0 +1,23 @@
+"""When a failed task is tried again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+Backoff = float | Callable[[int], float]
+"""Seconds before the next attempt, or a function of the attempt that failed (the first is 1)."""
+
+LONGEST = 3600.0
+"""Seconds that the default back-off waits at most."""
+
+
+def default_backoff(attempt: int) -> float:
+    """1 s, 2 s, 4 s, ... up to an hour, each up to a quarter longer, so that what failed together is not tried together."""
+    return float(min(2.0 ** (attempt - 1), LONGEST) * (1 + random.random() / 4))
+
+
+def delay(backoff: Backoff, attempt: int) -> float:
+    """Seconds to wait after `attempt` failed: never negative."""
+    seconds = backoff(attempt) if callable(backoff) else backoff
+    return max(0.0, float(seconds))

@@ -1,0 +1,321 @@
+"""A run: its record, and what users see of it. All of it is values; nothing here can act.
+
+States of a record (`Record.state`); `starting` and `aborted` occur only with a unique key:
+
+    starting ──> queued ──> running ──> ending ───────> final
+        │           │          └──────> interrupting ────┘
+        └─> aborted └──────────────────────┘
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from corral.events import Receipt
+from corral.ledger import Counts, Ledger, TaskState
+
+State = Literal["starting", "queued", "running", "ending", "interrupting", "final", "aborted", "reopening"]
+Status = Literal["queued", "running", "interrupting", "success", "failed", "interrupted"]
+
+ENDED: tuple[Status, ...] = ("success", "failed", "interrupted")
+"""The statuses that are final, until a retry."""
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What is stored under `run.<id>`. Written by compare-and-set only, by whoever takes the next step.
+
+    Times are seconds since the epoch.
+    """
+
+    id: str
+    topic: str
+    body: msgspec.Raw
+    state: State
+    created_at: float
+    unique: str | None = None
+    round: int = 0
+    claim: tuple[int, int] | None = None
+    """(round, stream sequence) of the one message that may be the root of that round."""
+    started_at: float | None = None
+    finished_at: float | None = None
+    updated_at: float | None = None
+    """When the counts were written."""
+    seq: int = 0
+    """Stream sequence of the last event in the counts."""
+    status: str = ""
+    """The outcome, once `state` is final."""
+    root: TaskState = "pending"
+    counts: Counts = Counts(total=1, pending=1)
+    topics: dict[str, Counts] = {}
+    interrupted_by: str | None = None
+    interrupt_reason: str | None = None
+    receipt: Receipt | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether the run holds its key: it has not ended, and was not refused."""
+        return self.state not in ("final", "aborted")
+
+
+class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run stands. Always `total == pending + running + success + error + interrupted`."""
+
+    id: str
+    topic: str
+    status: Status
+    root: TaskState
+    """The state of the root task itself, which is counted only while it has sent nothing, or if it ended badly."""
+    unique: str | None
+    total: int
+    pending: int
+    running: int
+    """The workers' last word: about a second old at most."""
+    retrying: int
+    """The part of `pending` that waits for its next attempt."""
+    success: int
+    error: int
+    interrupted: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    updated_at: datetime | None
+    """How fresh the counts are."""
+    seq: int
+    """The last event in the counts: its stream sequence."""
+    interrupted_by: str | None
+    interrupt_reason: str | None
+    topics: dict[str, Counts]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has ended."""
+        return self.status in ENDED
+
+
+class Marker(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What is stored under `interrupt.<run>`: from this round on downwards, nothing of the run is executed any more."""
+
+    kind: Literal["stop", "over"]
+    round: int = 0
+    by: str = ""
+    reason: str | None = None
+    at: float = 0.0
+
+
+class TopicRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What is stored under `topic.<topic>`: what pools say about the topic that they serve."""
+
+    topic: str
+    unique: str | None = None
+    """The template of the unique key; None where there is none, or where it is computed."""
+    computed: bool = False
+    """The key is computed by a function, so only a worker or a client with the app can tell it."""
+
+
+class TaskError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a task ended as error."""
+
+    task: str
+    topic: str
+    type: str
+    message: str
+    traceback: str
+    attempt: int
+    at: datetime
+    worker: str
+    body: msgspec.Raw
+    fingerprint: str
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker process, as its last heartbeat says."""
+
+    id: str
+    pool: str
+    host: str
+    pid: int
+    topics: list[str]
+    slots: int
+    running: int
+    rss: int
+    """Bytes of memory."""
+    started_at: datetime
+    seen_at: datetime
+    version: str
+
+
+class TopicStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A topic: messages that wait, tasks that run, workers that serve it (0: nobody does)."""
+
+    topic: str
+    pending: int
+    running: int
+    workers: int
+
+
+class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A worker's heartbeat, on core NATS: nobody stores it."""
+
+    id: str
+    pool: str
+    host: str
+    pid: int
+    topics: list[str]
+    slots: int
+    started_at: float
+    version: str
+    rss: int = 0
+    running: dict[str, dict[str, int]] = {}
+    """Tasks that are executed now, by run and topic, without roots."""
+    roots: list[str] = []
+    """Runs whose root is executed now."""
+    markers: int = 0
+    """Revision of the last marker that was seen."""
+    stopping: list[str] = []
+    """Runs with a seen marker of which something still runs, or is not settled."""
+    leaving: bool = False
+    """The worker's last word: it holds nothing any more."""
+
+    @property
+    def busy(self) -> int:
+        return sum(sum(topics.values()) for topics in self.running.values()) + len(self.roots)
+
+
+def outcome(counts: Counts) -> Status:
+    """The status of a run that has ended with these counts."""
+    if counts.interrupted:
+        return "interrupted"
+    return "failed" if counts.error else "success"
+
+
+def public_status(record: Record) -> Status:
+    """The status that users see."""
+    match record.state:
+        case "final":
+            return outcome(record.counts)
+        case "running" | "ending":
+            return "running"
+        case "interrupting":
+            return "interrupting"
+        case _:
+            return "queued"
+
+
+def status_of(record: Record) -> RunStatus:
+    """The record as users see it."""
+    counts = record.counts
+    return RunStatus(
+        id=record.id,
+        topic=record.topic,
+        status=public_status(record),
+        root=record.root,
+        unique=record.unique,
+        total=counts.total,
+        pending=counts.pending,
+        running=counts.running,
+        retrying=counts.retrying,
+        success=counts.success,
+        error=counts.error,
+        interrupted=counts.interrupted,
+        created_at=moment(record.created_at),
+        started_at=maybe_moment(record.started_at),
+        finished_at=maybe_moment(record.finished_at),
+        updated_at=maybe_moment(record.updated_at),
+        seq=record.seq,
+        interrupted_by=record.interrupted_by,
+        interrupt_reason=record.interrupt_reason,
+        topics=record.topics or {record.topic: counts},
+    )
+
+
+def counted(record: Record, ledger: Ledger, running: dict[str, int], root_running: bool) -> Record:
+    """The record with the ledger's counts in it."""
+    counts, topics = ledger.counts(running, root_running)
+    return msgspec.structs.replace(
+        record,
+        counts=counts,
+        topics=topics,
+        root=ledger.root_state(root_running or (record.claim is not None and record.claim[0] == record.round)),
+        seq=ledger.sequence,
+    )
+
+
+def worker_status(beat: Beat, seen_at: float) -> WorkerStatus:
+    """A heartbeat as users see it."""
+    return WorkerStatus(
+        id=beat.id,
+        pool=beat.pool,
+        host=beat.host,
+        pid=beat.pid,
+        topics=beat.topics,
+        slots=beat.slots,
+        running=beat.busy,
+        rss=beat.rss,
+        started_at=moment(beat.started_at),
+        seen_at=moment(seen_at),
+        version=beat.version,
+    )
+
+
+# --- times and JSON ---------------------------------------------------------------------------------
+
+
+def moment(seconds: float) -> datetime:
+    """Seconds since the epoch as a datetime in UTC, to the millisecond."""
+    return datetime.fromtimestamp(round(seconds, 3), UTC)
+
+
+def maybe_moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else moment(seconds)
+
+
+def plain(value: Any) -> Any:
+    """Structs as dicts and lists that any JSON encoder takes; times as `2026-11-24T10:00:00.123Z`."""
+    match value:
+        case datetime():
+            return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        case msgspec.Raw():
+            return msgspec.json.decode(value)
+        case msgspec.Struct():
+            return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        case dict():
+            return {key: plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case _:
+            return value
+
+
+_decode_record = msgspec.json.Decoder(Record).decode
+_decode_beat = msgspec.json.Decoder(Beat).decode
+_decode_marker = msgspec.json.Decoder(Marker).decode
+_decode_topic = msgspec.json.Decoder(TopicRecord).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_record(data: bytes) -> Record:
+    """The record in `data`; msgspec.DecodeError if there is none."""
+    return _decode_record(data)
+
+
+def decode_beat(data: bytes) -> Beat:
+    """The heartbeat in `data`; msgspec.DecodeError if there is none."""
+    return _decode_beat(data)
+
+
+def decode_marker(data: bytes) -> Marker:
+    """The marker in `data`; msgspec.DecodeError if there is none."""
+    return _decode_marker(data)
+
+
+def decode_topic(data: bytes) -> TopicRecord:
+    """The topic's record in `data`; msgspec.DecodeError if there is none."""
+    return _decode_topic(data)
+
+
+def encode(value: Record | Beat | Marker | TopicRecord) -> bytes:
+    """Any of the stored values as JSON."""
+    return _encode(value)
