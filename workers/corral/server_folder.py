@@ -27,6 +27,7 @@ HOST = "127.0.0.1"
 USER = "corral"
 
 _LOCK_TIMEOUT = 5.0
+_LOCK_GRACE = 0.5
 _LOCK_POLL = 0.01
 
 
@@ -71,16 +72,17 @@ class Folder:
         """Hold the lock; a program that is started meanwhile inherits it and holds it while it lives.
 
         Raises:
-            AlreadyRunning: somebody else holds it, and either answers or does not end within seconds.
+            AlreadyRunning: somebody else holds it, and still answers after half a second or is there after five.
         """
-        deadline = time.monotonic() + _LOCK_TIMEOUT
+        asked = time.monotonic()
         with (self.path / "server.lock").open("ab") as lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    # A holder that does not answer may be on its way out: its starter was killed just now.
-                    if time.monotonic() > deadline or answers():
+                    # The holder may be on its way out: its starter was killed just now.
+                    waited = time.monotonic() - asked
+                    if waited > _LOCK_TIMEOUT or (waited > _LOCK_GRACE and answers()):
                         raise AlreadyRunning(str(self.path)) from None
                     time.sleep(_LOCK_POLL)
                 else:
