@@ -71,6 +71,19 @@ class Subscription:
             with contextlib.suppress(nats.errors.Error):
                 await self._nats.unsubscribe()
 
+    async def drain(self) -> None:
+        """Like `close`, but what the server has sent up to now still reaches the callback."""
+        if self._client is not None and self._nats is not None and self._connection.connected:
+            # nats-py's own drain flushes in the way that `Connection.flush` avoids.
+            with contextlib.suppress(nats.errors.Error):
+                await self._client._send_unsubscribe(self._nats._id)  # noqa: SLF001
+                await self._connection.flush()
+        await self.close()
+
+    def redirect(self, callback: Callable[[Message], None]) -> None:
+        """Call `callback` from now on."""
+        self._callback = callback
+
     async def _attach(self, client: NatsClient) -> None:
         """Subscribe on `client`.
 
@@ -345,7 +358,8 @@ class Connection:
         self._opening = asyncio.get_running_loop().create_future()
         connecting = asyncio.create_task(self._connect(self._client))
         try:
-            await asyncio.wait({connecting, self._opening}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[None]] = {connecting, self._opening}
+            await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if self._opening.done():
                 self._opening.result()
             if not connecting.done() or not self._client.is_connected:

@@ -1,0 +1,274 @@
+"""Pulling tasks from a consumer: exactly as many as were asked for, handed over as they arrive.
+
+A pull is a message to the server that asks for some tasks for some seconds. Meanwhile the server
+sends heartbeats; if they stay away, or after an outage, everything that was asked for counts as lost
+and is asked for again under another name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+
+from corral.errors import CorralError, PermissionDenied
+from corral.jetstream.connection import Connection, Message, Subscription
+
+_log = logging.getLogger(__name__)
+
+EXPIRES = 30.0
+HEARTBEAT = 5.0
+_RETRY = 1.0  # seconds until pulls that the server has refused may be repeated
+_REMEMBERED = 64  # pulls whose size is kept, for the case that the server refuses them
+_BODY = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}'
+_NS = 1_000_000_000
+_ACK = b"+ACK"
+_NAK = b"-NAK"
+_PROGRESS = b"+WPI"
+
+
+class Delivery:
+    """A task that the server has delivered, and what can be answered."""
+
+    __slots__ = ("_connection", "_tokens", "data", "reply", "subject")
+
+    def __init__(self, connection: Connection, subject: str, data: bytes, reply: str) -> None:
+        self.subject = subject
+        self.data = data
+        self.reply = reply
+        self._connection = connection
+        self._tokens: list[str] | None = None
+
+    @property
+    def delivered(self) -> int:
+        """How often this message was delivered, this time included; the first is 1."""
+        return self._token(0)
+
+    @property
+    def sequence(self) -> int:
+        """Its sequence in the stream."""
+        return self._token(1)
+
+    @property
+    def timestamp(self) -> int:
+        """When it was stored, in nanoseconds since 1970."""
+        return self._token(3)
+
+    @property
+    def backlog(self) -> int:
+        """How many messages waited behind this one when it was delivered."""
+        return self._token(4)
+
+    async def ack(self) -> None:
+        """Done: the message leaves the queue. Not confirmed by the server; if it is lost, it is delivered again."""
+        await self._connection.publish(self.reply, _ACK)
+
+    async def nak(self, delay: float = 0.0) -> None:
+        """Deliver it again, not before `delay` seconds have passed."""
+        await self._connection.publish(self.reply, b'-NAK {"delay": %d}' % (delay * _NS) if delay > 0 else _NAK)
+
+    async def progress(self) -> None:
+        """Still at work: ack_wait begins anew."""
+        await self._connection.publish(self.reply, _PROGRESS)
+
+    def _token(self, index: int) -> int:
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<ns>.<pending>; a longer form
+        # has domain and account before the stream, and one token more at the end.
+        if self._tokens is None:
+            tokens = self.reply.split(".")
+            self._tokens = tokens[4:9] if len(tokens) == 9 else tokens[6:11]
+        return int(self._tokens[index])
+
+
+class Puller:
+    """Pulls from one consumer. Nothing is asked for before the first `request`.
+
+    `on_delivery` is called with each task; `on_room` when something that was asked for will not come,
+    so that it may be asked for again; `on_missing` when the consumer does not exist: make it, then
+    `request` again; `on_error` when the server refuses for lack of rights. None of them may block.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        consumer: str,
+        *,
+        on_delivery: Callable[[Delivery], None],
+        on_room: Callable[[], None],
+        on_missing: Callable[[], None] | None = None,
+        on_error: Callable[[CorralError], None] | None = None,
+    ) -> None:
+        self.outstanding = 0
+        """Tasks that were asked for and have neither arrived nor been given up."""
+        self._connection = connection
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._on_delivery = on_delivery
+        self._on_room = on_room
+        self._on_missing = on_missing
+        self._on_error = on_error
+        self._subscription: Subscription | None = None
+        self._opening = asyncio.Lock()
+        self._dead: list[Subscription] = []  # of earlier rounds, to be closed
+        self._late: Subscription | None = None  # of the last round, on which tasks may still arrive
+        self._numbers = itertools.count(1)
+        self._asked: dict[str, int] = {}  # the last pulls, by number
+        self._last: Delivery | None = None
+        self._heard = False
+        self._due = 0.0  # loop time at which the next look is due
+        self._silent = 0  # heartbeats missed in a row
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._stopped = False
+        self._forget = (connection.on_reconnect(self._on_reconnect), connection.on_denied(self._on_denied))
+
+    @property
+    def backlog(self) -> int:
+        """Tasks that waited in the queue behind the last one that arrived; 0 before the first."""
+        return self._last.backlog if self._last is not None else 0
+
+    async def request(self, count: int) -> None:
+        """Ask for `count` more tasks, which come within EXPIRES seconds or are given up; waits out an outage."""
+        if count <= 0 or self._stopped:
+            return
+        self.outstanding += count
+        subscription = self._subscription or await self._open()
+        number = str(next(self._numbers))
+        self._asked[number] = count
+        if len(self._asked) > _REMEMBERED:
+            del self._asked[next(iter(self._asked))]
+        if "watch" not in self._timers:
+            self._heard = True
+            self._later("watch", HEARTBEAT, self._look)
+        body = _BODY % (count, EXPIRES * _NS, HEARTBEAT * _NS)
+        await self._connection.publish(self._subject, body, reply=f"{subscription.subject[:-1]}{number}")
+
+    async def stop(self) -> None:
+        """Ask for nothing more. Tasks that are on their way still reach `on_delivery` before this returns."""
+        self._stopped = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for forget in self._forget:
+            forget()
+        for subscription in (self._subscription, self._late):
+            if subscription is not None:
+                await subscription.drain()
+        for subscription in self._dead:
+            await subscription.close()
+        self.outstanding = 0
+
+    # --- inside
+
+    async def _open(self) -> Subscription:
+        """Subscribe under a new name, so that what was asked for before does not count."""
+        async with self._opening:
+            while self._dead:
+                await self._dead.pop().close()
+            if self._subscription is None:
+                inbox = f"{self._connection.new_inbox()}.*"
+                self._subscription = await self._connection.subscribe(inbox, self._on_message)
+            return self._subscription
+
+    def _on_message(self, message: Message) -> None:
+        self._heard = True
+        if not message.reply:
+            self._on_status(message)
+            return
+        self.outstanding -= 1
+        self._deliver(message)
+
+    def _deliver(self, message: Message) -> None:
+        self._last = delivery = Delivery(self._connection, message.subject, message.data, message.reply)
+        self._on_delivery(delivery)
+
+    def _on_late(self, message: Message) -> None:
+        """What arrives after it was given up: not counted, but not lost either."""
+        if message.reply:
+            self._deliver(message)
+
+    def _on_status(self, message: Message) -> None:
+        headers = message.headers or {}
+        status = headers.get("Status")
+        description = headers.get("Description", "").lower()
+        if status == "100":
+            return
+        if status == "503" or "consumer deleted" in description:
+            self._give_up("the consumer is missing")
+            self._missing()
+        elif "Nats-Pending-Messages" in headers:  # the pull has ended, and this is what it still lacked
+            self._lower(int(headers["Nats-Pending-Messages"]))
+            if "leadership" in description or "shutdown" in description:
+                self._later("room", _RETRY, self._on_room)
+            else:
+                self._on_room()
+        else:  # refused whole, such as "Exceeded MaxWaiting"
+            _log.warning("a pull was refused", extra={"subject": self._subject, "reason": description})
+            self._lower(self._asked.pop(message.subject.rpartition(".")[2], 0))
+            self._later("room", _RETRY, self._on_room)
+
+    def _lower(self, count: int) -> None:
+        # Tasks that arrive late are not in it, hence no less than nothing.
+        self.outstanding = max(0, self.outstanding - count)
+
+    def _missing(self) -> None:
+        if self._on_missing is not None:
+            self._on_missing()
+        else:
+            self._later("room", _RETRY, self._on_room)
+
+    def _look(self) -> None:
+        """Every HEARTBEAT seconds while something is asked for: was anything heard?"""
+        due = self._due
+        if self.outstanding <= 0:
+            return
+        # A late timer means that this process was held up, and its socket was not read either.
+        blocked = asyncio.get_running_loop().time() - due > HEARTBEAT / 2
+        self._silent = 0 if self._heard or blocked else self._silent + 1
+        self._heard = False
+        if self._silent < 2:
+            self._later("watch", HEARTBEAT, self._look)
+            return
+        self._silent = 0
+        late = self._subscription
+        self._give_up("no heartbeat")
+        if late is not None:  # silence may end with tasks
+            self._dead.remove(late)
+            self._late = late
+            late.redirect(self._on_late)
+        self._on_room()
+
+    def _give_up(self, reason: str) -> None:
+        """Nothing that was asked for is expected any more."""
+        _log.debug("pulling again", extra={"subject": self._subject, "reason": reason})
+        self.outstanding = 0
+        self._asked.clear()
+        for subscription in (self._subscription, self._late):
+            if subscription is not None:
+                subscription.redirect(self._on_late)
+                self._dead.append(subscription)
+        self._subscription = self._late = None
+
+    def _on_reconnect(self) -> None:
+        self._give_up("the connection was lost")
+        self._on_room()
+
+    def _on_denied(self, action: str, subject: str) -> None:
+        if action == "publish" and subject == self._subject.lower():
+            self._give_up("no permission")
+            if self._on_error is not None:
+                self._on_error(PermissionDenied("publish to", self._subject))
+
+    def _later(self, name: str, delay: float, callback: Callable[[], None]) -> None:
+        """Call `callback` in `delay` seconds; a name has one timer, and the first stands."""
+        if name in self._timers or self._stopped:
+            return
+        loop = asyncio.get_running_loop()
+        if name == "watch":
+            self._due = loop.time() + delay
+
+        def run() -> None:
+            self._timers.pop(name, None)
+            callback()
+
+        self._timers[name] = loop.call_later(delay, run)
