@@ -1,6 +1,7 @@
 """The embedded server, with real processes; the lock of its folder tells when one has ended."""
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -140,10 +141,9 @@ def test_secrets_are_readable_by_their_owner_only(server: EmbeddedServer, folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_it_listens_on_the_loopback_address_only(server: EmbeddedServer) -> None:
-    port = port_of(server.url)
-    with socket.socket() as other:
-        other.bind(("127.0.0.2", port))
+def test_it_listens_on_the_loopback_address_only(server: EmbeddedServer, folder: Path) -> None:
+    (ports,) = (folder / "ports").iterdir()
+    assert json.loads(ports.read_text()) == {"nats": [f"nats://127.0.0.1:{port_of(server.url)}"]}
 
 
 def test_it_stops_when_its_starter_ends(starter: subprocess.Popen[str], folder: Path) -> None:
