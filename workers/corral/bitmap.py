@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 PAGE = 4096
-_FULL = (1 << PAGE) - 1
 
 
 class Bitmap:
-    """A set of non-negative ints. Operations that return a Bitmap make a new one; `add` and `remove` change this one."""
+    """An immutable set of non-negative ints."""
 
     __slots__ = ("_pages",)
 
     def __init__(self, pages: dict[int, int] | None = None) -> None:
+        """`pages` is taken over as it is: page number -> its bits, without empty pages."""
         self._pages: dict[int, int] = {} if pages is None else pages
 
     @classmethod
@@ -26,15 +26,23 @@ class Bitmap:
         pages: dict[int, int] = {}
         for first, last in ranges:
             page, offset = divmod(first, PAGE)
-            while first < last:
-                width = min(last - first, PAGE - offset)
+            left = last - first
+            while left > 0:
+                width = min(left, PAGE - offset)
                 pages[page] = pages.get(page, 0) | ((1 << width) - 1) << offset
-                first, page, offset = first + width, page + 1, 0
+                left, page, offset = left - width, page + 1, 0
         return cls(pages)
 
     @classmethod
     def of_range(cls, first: int, last: int) -> Bitmap:
+        """Everything from `first` up to and without `last`."""
         return cls.of_ranges(((first, last),))
+
+    @classmethod
+    def of_one(cls, ordinal: int) -> Bitmap:
+        """This ordinal alone."""
+        page, offset = divmod(ordinal, PAGE)
+        return cls({page: 1 << offset})
 
     @classmethod
     def of_int(cls, bits: int, first: int) -> Bitmap:
@@ -43,7 +51,7 @@ class Bitmap:
         bits <<= offset
         pages: dict[int, int] = {}
         while bits:
-            if low := bits & _FULL:
+            if low := bits & ((1 << PAGE) - 1):
                 pages[page] = low
             bits >>= PAGE
             page += 1
@@ -59,10 +67,15 @@ class Bitmap:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Bitmap) and self._pages == other._pages
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    def __hash__(self) -> int:
+        return hash(frozenset(self._pages.items()))
 
     def __repr__(self) -> str:
         return f"Bitmap({list(self.ranges())})"
+
+    def __iter__(self) -> Iterator[int]:
+        for first, last in self.ranges():
+            yield from range(first, last)
 
     def count(self) -> int:
         """How many ordinals are in it."""
@@ -75,31 +88,30 @@ class Bitmap:
         page = max(self._pages)
         return page * PAGE + self._pages[page].bit_length()
 
-    def add(self, other: Bitmap) -> None:
-        pages = self._pages
-        for page, bits in other._pages.items():
+    def plus(self, other: Bitmap) -> Bitmap:
+        """What is in one of them or in both."""
+        if not other or not self:
+            return self or other
+        few, many = self._by_size(other)
+        pages = many.copy()
+        for page, bits in few.items():
             pages[page] = pages.get(page, 0) | bits
-
-    def remove(self, other: Bitmap) -> None:
-        pages = self._pages
-        for page, bits in other._pages.items():
-            if left := pages.get(page, 0) & ~bits:
-                pages[page] = left
-            else:
-                pages.pop(page, None)
+        return Bitmap(pages)
 
     def both(self, other: Bitmap) -> Bitmap:
         """What is in both."""
-        few, many = (self, other) if len(self._pages) <= len(other._pages) else (other, self)
+        few, many = self._by_size(other)
         pages: dict[int, int] = {}
-        for page, bits in few._pages.items():
-            if common := bits & many._pages.get(page, 0):
+        for page, bits in few.items():
+            if common := bits & many.get(page, 0):
                 pages[page] = common
         return Bitmap(pages)
 
     def minus(self, other: Bitmap) -> Bitmap:
         """What is in this one and not in the other."""
         theirs = other._pages
+        if not theirs:
+            return self
         pages: dict[int, int] = {}
         for page, bits in self._pages.items():
             if left := bits & ~theirs.get(page, 0):
@@ -132,27 +144,29 @@ class Bitmap:
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Its ordinals in order, neighbours put together: from a first up to and without a last."""
-        start: int | None = None
-        end = 0
+        start = end = 0
         for page in sorted(self._pages):
-            base, bits = page * PAGE, self._pages[page]
-            offset = 0
+            at, bits = page * PAGE, self._pages[page]
             while bits:
                 zeros = (bits & -bits).bit_length() - 1
                 bits >>= zeros
                 ones = (~bits & (bits + 1)).bit_length() - 1
                 bits >>= ones
-                first = base + offset + zeros
-                if start is not None and first == end:
-                    end = first + ones
+                first = at + zeros
+                at = first + ones
+                if first == end:
+                    end = at
                 else:
-                    if start is not None:
+                    if start < end:
                         yield start, end
-                    start, end = first, first + ones
-                offset += zeros + ones
-        if start is not None:
+                    start, end = first, at
+        if start < end:
             yield start, end
 
-    def __iter__(self) -> Iterator[int]:
-        for first, last in self.ranges():
-            yield from range(first, last)
+    def _by_size(self, other: Bitmap) -> tuple[dict[int, int], dict[int, int]]:
+        """The pages of both, the fewer ones first."""
+        mine, theirs = self._pages, other._pages
+        return (mine, theirs) if len(mine) <= len(theirs) else (theirs, mine)
+
+
+EMPTY = Bitmap()
