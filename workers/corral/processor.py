@@ -1,10 +1,10 @@
 """What users declare: topics, processors, apps. Importing an app touches no network.
 
-    REINDEX = Topic("reindex", Reindex)
-    app = App()
+REINDEX = Topic("reindex", Reindex)
+app = App()
 
-    @app.processor(REINDEX, unique="{target_class}/{target_id}")
-    async def reindex(message: Reindex, ctx: Context) -> None: ...
+@app.processor(REINDEX, unique="{target_class}/{target_id}")
+async def reindex(message: Reindex, ctx: Context) -> None: ...
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import string
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, overload
 
 import msgspec
+from typing_extensions import TypeVar
 
 from corral.errors import BadApp
 from corral.retry import Backoff, default_backoff
 from corral.subjects import check_key, check_topic
 
 M = TypeVar("M")
-S = TypeVar("S")
+S = TypeVar("S", default=Any)
 P = ParamSpec("P")
 R = TypeVar("R")
 Key = str | Callable[[Any], str]
@@ -204,7 +205,9 @@ class App(Generic[S]):
     def _add(self, processor: Processor[Any, ..., Any]) -> None:
         before = self._processors.setdefault(processor.topic.name, processor)
         if before is not processor:
-            raise BadApp(f"topic {processor.topic.name!r} has two processors: {before.__name__} and {processor.__name__}")
+            raise BadApp(
+                f"topic {processor.topic.name!r} has two processors: {before.__name__} and {processor.__name__}"
+            )
 
 
 def target_name(target: Topic[Any] | Processor[Any, ..., Any] | str) -> str:
@@ -252,7 +255,12 @@ def render(template: str, message: object) -> str:
 
 
 def _check(
-    function: Callable[..., Any], topic: Topic[Any], unique: Key | None, attempts: int, timeout: float | None, concurrency: int | None
+    function: Callable[..., Any],
+    topic: Topic[Any],
+    unique: Key | None,
+    attempts: int,
+    timeout: float | None,
+    concurrency: int | None,
 ) -> None:
     where = f"processor of {topic.name!r}"
     if not 1 <= len(_positional(function)) <= 2:
@@ -281,7 +289,9 @@ def _check_template(where: str, template: str, type: Any) -> None:
     known = {field.encode_name for field in getattr(info, "fields", ())}
     for name in names:
         if known and name.split(".")[0] not in known:
-            raise BadApp(f"{where}: unique={template!r}: the message has no field {name!r}; it has {', '.join(sorted(known))}")
+            raise BadApp(
+                f"{where}: unique={template!r}: the message has no field {name!r}; it has {', '.join(sorted(known))}"
+            )
 
 
 def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -1,0 +1,197 @@
+"""Group commit: outcomes gather while the previous event is being stored, and go out as one.
+
+    outcome -> [failures and retries stored] -> one `Ended` per run stored -> message acknowledged
+
+A message is acknowledged only after its end is stored: a worker that dies in between has the task delivered again, and the
+bookkeeper says that it has ended. There is no timer: a lone outcome is stored at once, and under load an event covers hundreds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import assert_never
+
+from corral import events
+from corral.errors import CorralError
+from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success
+from corral.jetstream.publisher import Publisher
+from corral.job import Job
+from corral.subjects import Names
+
+log = logging.getLogger(__name__)
+
+GROUP = 4_000
+"""Outcomes in one event at most: it stays far below any server's limit for a message."""
+PAUSE = 1.0
+"""Seconds between two tries to store an event that was refused or not confirmed."""
+
+
+class Result:
+    """How a job went, until that is stored."""
+
+    __slots__ = ("duration", "job", "outcome", "sent", "wait")
+
+    def __init__(self, job: Job, outcome: Outcome, sent: events.SentList, duration: float, wait: float) -> None:
+        self.job = job
+        self.outcome = outcome
+        self.sent = sent
+        self.duration = duration
+        self.wait = wait
+
+
+class Committer:
+    """Stores outcomes, and settles the messages. `settled` is called with every job that nothing is left to do for."""
+
+    def __init__(self, worker_id: str, names: Names, publisher: Publisher, settled: Callable[[Job], None]) -> None:
+        self._worker_id = worker_id
+        self._names = names
+        self._publisher = publisher
+        self._settled = settled
+        self._waiting: dict[str, list[Result]] = {}
+        self._committing: dict[str, asyncio.Task[None]] = {}
+        self._number = 0
+        self.backlog = 0
+        """Outcomes that are not stored yet."""
+        self.refused_at: float | None = None
+        """`time.monotonic()` since when events are refused or not confirmed."""
+
+    def add(self, result: Result) -> None:
+        """Take an outcome; it is stored as soon as the run's previous event is."""
+        run_id = result.job.run_id
+        self.backlog += 1
+        self._waiting.setdefault(run_id, []).append(result)
+        if run_id not in self._committing:
+            self._committing[run_id] = asyncio.create_task(self._commit(run_id), name=f"commit {run_id}")
+
+    async def drain(self) -> None:
+        """Wait until every outcome is stored and every message settled."""
+        while self._committing:
+            await asyncio.wait(list(self._committing.values()))
+
+    async def _commit(self, run_id: str) -> None:
+        try:
+            while waiting := self._waiting.get(run_id):
+                group, self._waiting[run_id] = waiting[:GROUP], waiting[GROUP:]
+                await self._store(run_id, group)
+                for result in group:
+                    await self._settle(result)
+        except Exception:
+            # Unsettled messages come again after ack_wait; that is safer than to guess what was stored.
+            log.exception("outcomes could not be stored", extra={"run": run_id})
+        finally:
+            self._waiting.pop(run_id, None)
+            del self._committing[run_id]
+
+    async def _store(self, run_id: str, group: list[Result]) -> None:
+        reasons = [event for result in group if (event := self._reason(result)) is not None]
+        if reasons:
+            # Before the end: a run is over with its last end, and what is stored after that is not heard.
+            await asyncio.gather(*[self._surely(run_id, event) for event in reasons])
+        ended = self._ended(group)
+        if ended is not None:
+            await self._surely(run_id, ended)
+
+    async def _surely(self, run_id: str, event: events.Event) -> None:
+        """Store an event, however long that takes. Stored twice it counts once."""
+        subject, data = self._names.event(run_id, events.kind(event)), events.encode_event(event)
+        while True:
+            try:
+                await self._publisher.store(subject, data)
+            except CorralError as error:
+                self.refused_at = self.refused_at or time.monotonic()
+                log.warning("an event is not stored yet", extra={"run": run_id, "error": str(error)})
+                await asyncio.sleep(PAUSE)
+            else:
+                self.refused_at = None
+                return
+
+    async def _settle(self, result: Result) -> None:
+        job, outcome = result.job, result.outcome
+        if isinstance(outcome, Again):
+            await job.delivery.nak(outcome.delay)
+        else:
+            await job.delivery.ack()
+        self.backlog -= 1
+        self._settled(job)
+
+    # --- outcomes as events ------------------------------------------------------------------------
+
+    def _reason(self, result: Result) -> events.Failed | events.Retrying | None:
+        job, outcome = result.job, result.outcome
+        match outcome:
+            case Failure():
+                return events.Failed(
+                    topic=job.topic,
+                    task=job.task,
+                    error=outcome.error,
+                    message=outcome.message,
+                    traceback=outcome.traceback,
+                    attempt=job.attempt,
+                    worker=self._worker_id,
+                    body=job.message.body,
+                    fingerprint=outcome.fingerprint,
+                    round=job.round,
+                )
+            case Again():
+                failure = outcome.failure
+                return events.Retrying(
+                    topic=job.topic,
+                    task=job.task,
+                    attempt=job.attempt + (failure is not None),
+                    delay=outcome.delay,
+                    round=job.round,
+                    error=f"{failure.error}: {failure.message}"[:500] if failure else "",
+                )
+            case Success() | Stopped() | Silent():
+                return None
+            case _:
+                assert_never(outcome)
+
+    def _ended(self, group: list[Result]) -> events.Ended | None:
+        """One event for all that ended."""
+        leaves: dict[tuple[str, int, int, events.Outcome], list[int]] = {}
+        dispatchers: list[events.DispatcherEnd] = []
+        durations: dict[int, int] = {}
+        waits: dict[int, int] = {}
+        for result in group:
+            outcome = _said(result.outcome)
+            if outcome is None:
+                continue
+            job = result.job
+            batch, ordinal = job.task
+            if result.sent:
+                dispatchers.append(events.DispatcherEnd(job.topic, job.task, job.round, outcome, result.sent))
+            else:
+                leaves.setdefault((job.topic, batch, job.round, outcome), []).append(ordinal)
+            for histogram, seconds in ((durations, result.duration), (waits, result.wait)):
+                index = events.bucket(seconds)
+                histogram[index] = histogram.get(index, 0) + 1
+        if not leaves and not dispatchers:
+            return None
+        self._number += 1
+        return events.Ended(
+            worker=self._worker_id,
+            number=self._number,
+            tasks=[events.Ends(*key, events.ranges(ordinals)) for key, ordinals in leaves.items()],
+            dispatchers=dispatchers,
+            durations=list(durations.items()),
+            waits=list(waits.items()),
+        )
+
+
+def _said(outcome: Outcome) -> events.Outcome | None:
+    """The outcome as an end; None if the task has not ended with it."""
+    match outcome:
+        case Success():
+            return "success"
+        case Failure():
+            return "error"
+        case Stopped():
+            return "killed" if outcome.killed else "interrupted"
+        case Again() | Silent():
+            return None
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,67 @@
+"""Which pool is the bookkeeper: a lease in the bucket, renewed while its holder lives.
+
+Safety does not rest on it: all that a bookkeeper writes is idempotent or compare-and-set, so that two of them do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from corral.errors import Conflict, CorralError
+from corral.jetstream.records import Records
+from corral.subjects import LEADER_KEY
+
+log = logging.getLogger(__name__)
+
+
+async def stand(records: Records, name: str, lease: float, lead: Callable[[], Awaitable[None]]) -> None:
+    """Stand for election until cancelled; while elected, run `lead`. `lease` is in seconds."""
+    while True:
+        try:
+            revision = await records.create(LEADER_KEY, name.encode(), ttl=lease)
+        except CorralError as error:
+            if not isinstance(error, Conflict):
+                log.warning("the election is out of reach", extra={"error": str(error)})
+            await asyncio.sleep(lease / 3)
+            continue
+        log.info("elected as bookkeeper", extra={"pool": name})
+        leading = asyncio.ensure_future(lead())
+        try:
+            await _renew(records, name, lease, revision, leading)
+        finally:
+            leading.cancel()
+            await asyncio.wait({leading})
+        if not leading.cancelled() and (failure := leading.exception()) is not None:
+            log.error("the bookkeeper failed, and stands again", exc_info=failure)
+
+
+async def _renew(records: Records, name: str, lease: float, revision: int, leading: asyncio.Future[None]) -> None:
+    """Keep the lease while `leading` goes on; returns when either is over."""
+    loop = asyncio.get_running_loop()
+    good_until = loop.time() + lease
+    try:
+        while not leading.done():
+            await asyncio.wait({leading}, timeout=lease / 3)
+            try:
+                async with asyncio.timeout_at(good_until):
+                    revision = await records.update(LEADER_KEY, name.encode(), revision, ttl=lease)
+            except (CorralError, TimeoutError) as error:
+                if isinstance(error, Conflict) or loop.time() >= good_until:
+                    log.warning("no longer the bookkeeper", extra={"pool": name, "error": str(error)})
+                    return
+            else:
+                good_until = loop.time() + lease
+    finally:
+        if loop.time() < good_until:
+            await _resign(records, revision)
+
+
+async def _resign(records: Records, revision: int) -> None:
+    """Let the next one begin at once instead of after the lease."""
+    try:
+        async with asyncio.timeout(1.0):
+            await records.delete(LEADER_KEY, revision)
+    except (CorralError, TimeoutError) as error:
+        log.info("the lease was not given back", extra={"error": str(error)})

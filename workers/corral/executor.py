@@ -1,0 +1,200 @@
+"""Runs a processor on one message, and says how it went. Knows no queue: what it returns is a value.
+
+    body -> message -> processor, with a time limit -> Success | Failure | Again | Stopped
+
+Cancellation is not an outcome: it goes up to the worker, which knows why it cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import re
+import traceback
+from concurrent.futures import Executor as Threads
+from typing import Any, TypeVar
+
+import msgspec
+
+from corral.context import Context, Stop, SyncContext, Wiring
+from corral.errors import Interrupted, Reject, Requeue, Superseded
+from corral.processor import Processor
+from corral.retry import delay
+
+S = TypeVar("S")
+LONGEST_TRACEBACK = 16 * 1024
+LONGEST_MESSAGE = 4 * 1024
+
+
+class Success(msgspec.Struct, frozen=True):
+    """The processor returned."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The task ends as error."""
+
+    error: str
+    message: str
+    traceback: str = ""
+    fingerprint: str = ""
+
+
+class Again(msgspec.Struct, frozen=True):
+    """The task is executed again after `delay` seconds."""
+
+    delay: float
+    failure: Failure | None
+    """What the attempt failed with; None for a `Requeue`, which spends no attempt."""
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """The task was interrupted."""
+
+    killed: bool = False
+
+
+class Silent(msgspec.Struct, frozen=True):
+    """Another execution has taken over: nothing is said of this one."""
+
+
+Outcome = Success | Failure | Again | Stopped | Silent
+SUCCESS = Success()
+
+
+async def execute(
+    processor: Processor[Any, ..., Any], body: bytes, wiring: Wiring[S], threads: Threads | None = None
+) -> Outcome:
+    """Decode `body`, run the processor on it, and classify how that ended.
+
+    A sync processor runs in one of `threads`, and is waited for even when this is cancelled: a thread cannot be stopped.
+    """
+    try:
+        message = processor.topic.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _failure(error)
+    try:
+        if processor.kind == "async":
+            await _run_async(processor, message, wiring)
+        else:
+            await _run_sync(processor, message, wiring, threads)
+    except Reject as reject:
+        return _failure(reject)
+    except Requeue as again:
+        return Again(again.delay, None)
+    except Interrupted:
+        return Stopped()
+    except Superseded:
+        return Silent()
+    except Exception as error:
+        return failed_attempt(processor, wiring.attempt, _failure(error))
+    return SUCCESS
+
+
+def failed_attempt(processor: Processor[Any, ..., Any], attempt: int, failure: Failure) -> Outcome:
+    """What follows from a failed attempt: another one, or the task's end as error."""
+    if attempt >= processor.attempts:
+        return failure
+    return Again(delay(processor.backoff, attempt), failure)
+
+
+async def _run_async(processor: Processor[Any, ..., Any], message: Any, wiring: Wiring[S]) -> None:
+    arguments = (message, Context(wiring)) if processor.takes_context else (message,)
+    if processor.timeout is None:
+        await processor.function(*arguments)
+        return
+    try:
+        async with asyncio.timeout(processor.timeout) as limit:
+            await processor.function(*arguments)
+    except TimeoutError:
+        if limit.expired():
+            raise TimeoutError(f"took longer than {processor.timeout:g} s") from None
+        raise
+
+
+async def _run_sync(
+    processor: Processor[Any, ..., Any], message: Any, wiring: Wiring[S], threads: Threads | None
+) -> None:
+    loop = asyncio.get_running_loop()
+    arguments = (message, SyncContext(wiring, loop)) if processor.takes_context else (message,)
+    context = contextvars.copy_context()
+    running = loop.run_in_executor(threads, context.run, processor.function, *arguments)
+    timer = loop.call_later(processor.timeout, wiring.stop.set) if processor.timeout is not None else None
+    try:
+        await _wait_for_thread(running, wiring.stop)
+    except Interrupted:
+        if timer is not None and timer.when() <= loop.time():
+            raise TimeoutError(f"took longer than {processor.timeout:g} s") from None
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+async def _wait_for_thread(running: asyncio.Future[Any], stop: Stop) -> None:
+    """Wait for the thread's end. Being cancelled only raises the flag that the thread may look at.
+
+    The cancellation is not raised again: what counts is how the thread ended, and it may well have succeeded.
+    """
+    while not running.done():
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stop.set()
+        except BaseException:  # noqa: BLE001  # it is the thread's, and raised below
+            break
+    running.result()
+
+
+# --- what is kept of an error ------------------------------------------------------------------------
+
+
+def _failure(error: BaseException) -> Failure:
+    frames = traceback.extract_tb(error.__traceback__)
+    first = next((n for n, frame in enumerate(frames) if frame.filename not in _OURS), len(frames))
+    last = frames[-1] if first < len(frames) else None
+    tail = error.__traceback__
+    for _ in range(first):
+        tail = tail.tb_next if tail else None
+    text = "".join(traceback.format_exception(type(error), error, tail)) if tail else ""
+    message = _cut(_safe_text(error), LONGEST_MESSAGE)
+    name = _name(type(error))
+    place = f"{last.filename.rpartition('/')[2]}:{last.name}" if last else ""
+    return Failure(name, message, _cut_middle(text, LONGEST_TRACEBACK), fingerprint(name, message, place))
+
+
+def fingerprint(error: str, message: str, place: str) -> str:
+    """The same for errors of one kind: the type, the message without what varies, the frame that raised it."""
+    normal = _VARYING.sub("#", message)
+    return hashlib.blake2b(f"{error}\n{normal}\n{place}".encode(errors="replace"), digest_size=6).hexdigest()
+
+
+_VARYING = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|\d+|'[^']*'|\"[^\"]*\"")
+_OURS = {__file__, asyncio.timeouts.__file__}
+
+
+def _name(kind: type[BaseException]) -> str:
+    return (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "corral.errors", "msgspec")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def _safe_text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001  # a user's __str__ may do anything
+        return f"<its __str__ raised {type(broken).__name__}>"
+
+
+def _cut(text: str, limit: int) -> str:
+    clean = text.encode("utf-8", "replace").decode()
+    return clean if len(clean) <= limit else f"{clean[:limit]}... ({len(clean):,} characters)"
+
+
+def _cut_middle(text: str, limit: int) -> str:
+    clean = text.encode("utf-8", "replace").decode()
+    if len(clean) <= limit:
+        return clean
+    return f"{clean[: limit // 3]}\n... {len(clean) - limit:,} characters left out ...\n{clean[-limit * 2 // 3 :]}"

@@ -1,0 +1,236 @@
+"""What one execution of a task sends: a batch of tasks, confirmed a window at a time.
+
+    send -> Opened (once) -> message published -> window acknowledged -> Sent ... -> finish
+
+`Opened` is stored before the first message, `Sent` after each acknowledged window; both are appended to a log that belongs
+to this task alone, and only if nobody else has appended since. So an execution that was taken for dead and goes on finds its
+next append refused, and stops. It matters for speed only: the ledger counts right without it.
+
+A million messages never sit in memory: at most one window waits for its acknowledgements while the next one fills.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from corral.errors import CorralError, NoServer, StorageFull, Superseded, Unconfirmed, WrongLastSequence
+from corral.events import AnyEvent, Opened, Sent, SentList, decode_event, encode_event, layout
+from corral.messages import TaskId, encode_task
+from corral.settings import Settings
+from corral.subjects import Names
+
+log = logging.getLogger(__name__)
+
+PAUSE = 1.0
+"""Seconds between two tries to store what was refused or not confirmed."""
+
+
+class Window(Protocol):
+    """Messages that are confirmed together."""
+
+    async def add(self, subject: str, payload: bytes) -> None: ...
+    async def settle(self) -> None: ...
+
+
+class Sender(Protocol):
+    """Where a fan-out stores what it sends: the JetStream publisher."""
+
+    async def store(self, subject: str, payload: bytes, *, expect: int | None = None) -> int: ...
+    def window(self) -> Window: ...
+
+
+class LastEvent(Protocol):
+    """Reads the last message of a subject: (sequence, data)."""
+
+    async def __call__(self, subject: str) -> tuple[int, bytes] | None: ...
+
+
+class FanOut:
+    """The sending side of one execution.
+
+    Safe to use from several asyncio tasks of the processor; messages are numbered in the order in which `send` is called.
+    `resumed` says that the task may have been executed before: its log is looked at before anything is appended.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        task: TaskId,
+        round: int,
+        resumed: bool,
+        names: Names,
+        sender: Sender,
+        read_last: LastEvent,
+        nonce: Callable[[], str],
+        settings: Settings,
+    ) -> None:
+        self._run_id = run_id
+        self._task = task
+        self._round = round
+        self._resumed = resumed
+        self._names = names
+        self._sender = sender
+        self._read_last = read_last
+        self._nonce = nonce
+        self._settings = settings
+        self._log = names.dispatch_log(run_id, *task)
+        self._last = 0
+        self._batch = 0
+        self._count = 0
+        self._lock = asyncio.Lock()
+        self._begun = asyncio.Event()
+        self._full = asyncio.Event()
+        self._room = asyncio.Event()
+        self._closing = False
+        self._opening: asyncio.Task[None] | None = None
+        self._confirming: asyncio.Task[None] | None = None
+        self._new_window()
+
+    @property
+    def sent(self) -> SentList:
+        """What this execution has sent, as its end lists it."""
+        return [(self._batch, self._count)] if self._batch else []
+
+    async def send(self, topic: str, body: bytes) -> None:
+        """Publish one task of this run; `body` is JSON.
+
+        Returns when the message is on its way: that it is stored is confirmed a window at a time, and the execution does
+        not end before. Waits while the server has no room.
+
+        Raises:
+            Superseded: another execution of this task has taken over.
+        """
+        async with self._lock:
+            if self._batch == 0:
+                # Shielded: a batch that is opened while this call is cancelled must be the one that the next call uses.
+                self._opening = self._opening or asyncio.create_task(self._open())
+                await asyncio.shield(self._opening)
+            while len(self._topics) >= self._settings.window:
+                await self._wait_for_room()
+            # From here to the first suspension in `add` the message gets its number and its place in the window: cancelled
+            # after that, it is still sent when the window settles, so that a number never stands for nothing.
+            ordinal = self._count
+            self._count += 1
+            self._topics.append(topic)
+            self._digest.update(b"%d %b %b" % (len(body), topic.encode(), body))
+            self._begun.set()
+            if len(self._topics) >= self._settings.window:
+                self._full.set()
+            await self._window.add(
+                self._names.task(self._run_id, topic), encode_task((self._batch, ordinal), self._round, body)
+            )
+
+    async def finish(self) -> SentList:
+        """Wait until all that was sent is stored and said; the list of it.
+
+        Raises:
+            Superseded: another execution of this task has taken over.
+        """
+        self._closing = True
+        self._begun.set()
+        self._full.set()
+        if self._confirming is not None:
+            await asyncio.shield(self._confirming)
+        return self.sent
+
+    async def abandon(self) -> None:
+        """Stop confirming, and say nothing more."""
+        if self._confirming is not None:
+            self._confirming.cancel()
+            with contextlib.suppress(asyncio.CancelledError, CorralError, Superseded):
+                await self._confirming
+
+    # --- how ---------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        if self._resumed:
+            last = await self._read_last(self._log)
+            self._last = last[0] if last else 0
+        # Nothing of an earlier execution is kept: what it sent is superseded, and sent again.
+        self._batch = await self._append(Opened(parent=self._task, round=self._round, nonce=self._nonce()))
+        self._confirming = asyncio.create_task(self._confirm(), name=f"confirm {self._run_id} {self._task}")
+
+    def _new_window(self) -> None:
+        self._window = self._sender.window()
+        self._first = self._count
+        self._topics: list[str] = []
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._begun.clear()
+        self._full.clear()
+        self._room.set()
+
+    async def _wait_for_room(self) -> None:
+        assert self._confirming is not None
+        self._room.clear()
+        self._lock.release()
+        try:
+            room = asyncio.ensure_future(self._room.wait())
+            await asyncio.wait({room, self._confirming}, return_when=asyncio.FIRST_COMPLETED)
+            room.cancel()
+        finally:
+            await self._lock.acquire()
+        if self._confirming.done():
+            self._confirming.result()
+
+    async def _confirm(self) -> None:
+        """Take window after window: when it is full, or old enough, or the last one."""
+        while True:
+            await self._begun.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.window_delay):
+                    await self._full.wait()
+            async with self._lock:
+                window, topics, digest = self._window, self._topics, self._digest
+                first, count = self._first, self._count
+                self._new_window()
+                if self._closing:
+                    self._begun.set()
+                    self._full.set()
+            if topics:
+                await window.settle()
+                names, places = layout(topics)
+                sent = Sent(
+                    batch=self._batch,
+                    first=first,
+                    count=count,
+                    topics=names,
+                    layout=places,
+                    digest=digest.hexdigest(),
+                    nonce=self._nonce(),
+                )
+                await self._append(sent)
+            elif self._closing:
+                return
+
+    async def _append(self, event: Opened | Sent) -> int:
+        data = encode_event(event)
+        while True:
+            try:
+                self._last = await self._sender.store(self._log, data, expect=self._last)
+            except WrongLastSequence:
+                # Perhaps by our own first try, the answer to which was lost.
+                last = await self._read_last(self._log)
+                if last is None or last[0] <= self._last or _nonce_of(last[1]) != event.nonce:
+                    raise Superseded from None
+                self._last = last[0]
+            except (Unconfirmed, StorageFull, NoServer) as error:
+                log.warning("an event of a fan-out is not stored yet", extra={"run": self._run_id, "error": str(error)})
+                await asyncio.sleep(PAUSE)
+                continue
+            return self._last
+
+
+def _nonce_of(data: bytes) -> str:
+    try:
+        event: AnyEvent = decode_event(data)
+    except msgspec.DecodeError:
+        return ""
+    return event.nonce if isinstance(event, Opened | Sent) else ""

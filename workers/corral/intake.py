@@ -1,0 +1,157 @@
+"""What a worker takes in: one pull loop a topic, for exactly the slots that are free."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from corral.errors import CorralError
+from corral.jetstream.connection import Connection
+from corral.jetstream.puller import Delivery, Puller
+from corral.jetstream.topology import ensure_consumer
+from corral.processor import Processor
+from corral.settings import Settings
+from corral.slots import Demand, share
+from corral.subjects import Names
+
+log = logging.getLogger(__name__)
+
+AGAIN = 1.0
+"""Seconds before something that failed is tried again, or a pause is looked at again."""
+
+
+class Intake:
+    """Pulls tasks, and counts the slots that they take until `release`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        settings: Settings,
+        topics: Mapping[str, Processor[Any, ..., Any]],
+        *,
+        slots: int,
+        deliver: Callable[[Delivery], None],
+        paused: Callable[[], bool],
+    ) -> None:
+        self._connection = connection
+        self._names = names
+        self._settings = settings
+        self._slots = slots
+        self._deliver = deliver
+        self._paused = paused
+        self._sources = {topic: _Source(self._cap(processor)) for topic, processor in topics.items()}
+        self._shared = [source for topic, source in self._sources.items() if _uses_shared_threads(topics[topic])]
+        self._busy = 0
+        self._room = asyncio.Event()
+        self._stopped = False
+        self.waiting = False
+        """Free slots are not offered, because outcomes are stored too slowly."""
+
+    @property
+    def over_full(self) -> bool:
+        """More was delivered than there are slots."""
+        return self._busy > self._slots
+
+    async def run(self) -> None:
+        """Pull until `stop`."""
+        for topic, source in self._sources.items():
+            await ensure_consumer(self._connection, self._names, topic, self._settings)
+            source.puller = Puller(
+                self._connection,
+                self._names.tasks_stream,
+                self._names.consumer(topic),
+                on_delivery=partial(self._on_delivery, source),
+                on_room=self.refill,
+                on_missing=partial(self._on_missing, topic),
+            )
+        self._room.set()
+        while not self._stopped:
+            await self._room.wait()
+            self._room.clear()
+            try:
+                await self._ask()
+            except CorralError as error:
+                log.warning("tasks could not be asked for", extra={"error": str(error)})
+                asyncio.get_running_loop().call_later(AGAIN, self.refill)
+
+    async def stop(self) -> None:
+        """Ask for nothing more; what is on its way is still delivered before this returns."""
+        self._stopped = True
+        self._room.set()
+        for source in self._sources.values():
+            if source.puller is not None:
+                await source.puller.stop()
+
+    def release(self, topic: str) -> None:
+        """A slot is free again."""
+        self._busy -= 1
+        self._sources[topic].busy -= 1
+        self._room.set()
+
+    def refill(self) -> None:
+        """Look again at what can be asked for."""
+        self._room.set()
+
+    # --- how ---------------------------------------------------------------------------------------
+
+    def _on_delivery(self, source: _Source, delivery: Delivery) -> None:
+        self._busy += 1
+        source.busy += 1
+        source.recent += 1
+        self._deliver(delivery)
+
+    async def _ask(self) -> None:
+        self.waiting = self._paused()
+        if self.waiting:
+            asyncio.get_running_loop().call_later(AGAIN, self.refill)
+            return
+        sources = [source for source in self._sources.values() if source.puller is not None]
+        asks = share(self._slots - self._busy, [self._demand(source) for source in sources])
+        for source, ask in zip(sources, asks, strict=True):
+            if ask > 0 and not self._stopped and source.puller is not None:
+                source.recent = 0
+                await source.puller.request(ask)
+
+    def _demand(self, source: _Source) -> Demand:
+        assert source.puller is not None
+        asked = source.puller.outstanding
+        room = source.cap - source.busy - asked
+        if source in self._shared:
+            taken = sum(each.busy + (each.puller.outstanding if each.puller else 0) for each in self._shared)
+            room = min(room, self._settings.threads - taken)
+        return Demand(room=max(0, room), asked=asked, backlog=source.puller.backlog, recent=source.recent)
+
+    def _on_missing(self, topic: str) -> None:
+        """Somebody deleted the topic's consumer."""
+        log.warning("the consumer of a topic is gone, and is made again", extra={"topic": topic})
+        asyncio.create_task(self._restore(topic), name=f"restore {topic}")  # noqa: RUF006  # it ends by itself
+
+    async def _restore(self, topic: str) -> None:
+        try:
+            await ensure_consumer(self._connection, self._names, topic, self._settings)
+        except CorralError as error:
+            log.warning("the consumer of a topic could not be made", extra={"topic": topic, "error": str(error)})
+        self.refill()
+
+    def _cap(self, processor: Processor[Any, ..., Any]) -> int:
+        return min(self._slots, processor.concurrency or self._slots)
+
+
+class _Source:
+    """One topic's pull loop."""
+
+    __slots__ = ("busy", "cap", "puller", "recent")
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self.busy = 0
+        self.recent = 0
+        self.puller: Puller | None = None
+
+
+def _uses_shared_threads(processor: Processor[Any, ..., Any]) -> bool:
+    return processor.kind == "sync" and processor.concurrency is None

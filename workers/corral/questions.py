@@ -1,0 +1,79 @@
+"""What a worker asks before it runs a task that was delivered before, and what the bookkeeper answers.
+
+A redelivered task may have ended: its worker died between storing the end and acknowledging the message. Only who has folded
+every event can tell. Questions travel in lists, since a dead worker's tasks come back all at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Literal
+
+import msgspec
+
+from corral.errors import CorralError
+from corral.jetstream.connection import Connection
+from corral.messages import TaskId
+from corral.subjects import Names
+
+log = logging.getLogger(__name__)
+
+ASK = "ask"
+"""The control subject on which the bookkeeper answers."""
+PATIENCE = 2.0
+"""Seconds to wait for the bookkeeper's answer."""
+
+Verdict = Literal["run", "isolate", "ended", "over"]
+
+
+class Question(msgspec.Struct, frozen=True, array_like=True):
+    """May this task run?"""
+
+    run: str
+    task: TaskId
+    round: int
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """`run` or `isolate` it as this attempt; it has `ended`; its run is `over`."""
+
+    verdict: Verdict
+    attempt: int = 1
+
+
+decode_questions = msgspec.json.Decoder(list[Question]).decode
+_decode_answers = msgspec.json.Decoder(list[Answer]).decode
+encode = msgspec.json.Encoder().encode
+
+
+class Asker:
+    """Gathers questions while the previous ones are being answered."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._subject = names.control(ASK)
+        self._waiting: list[tuple[Question, asyncio.Future[Answer | None]]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def ask(self, question: Question) -> Answer | None:
+        """The bookkeeper's answer; None if there is none."""
+        future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, future))
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_all(), name="ask the bookkeeper")
+        return await future
+
+    async def _ask_all(self) -> None:
+        while self._waiting:
+            asked, self._waiting = self._waiting[:500], self._waiting[500:]
+            answers: list[Answer] = []
+            try:
+                payload = encode([question for question, _ in asked])
+                reply = await self._connection.request(self._subject, payload, timeout=PATIENCE)
+                answers = _decode_answers(reply.data)
+            except (CorralError, msgspec.DecodeError) as error:
+                log.info("the bookkeeper does not answer", extra={"error": str(error)})
+            for index, (_, future) in enumerate(asked):
+                if not future.done():
+                    future.set_result(answers[index] if index < len(answers) else None)

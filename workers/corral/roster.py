@@ -1,0 +1,60 @@
+"""Who is alive, and who has confirmed that a run has stopped. Fed by heartbeats; pure, the clock is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from corral.runs import Beat
+
+
+class Roster:
+    """The workers that were heard.
+
+    A worker that was not heard for `death` seconds is taken for dead. Until `listening_since + death` there may be living ones
+    that were not heard yet, so nobody can say that all have confirmed anything.
+    """
+
+    def __init__(self, death: float) -> None:
+        self._death = death
+        self._beats: dict[str, tuple[Beat, float]] = {}
+        self.listening_since: float | None = None
+        """When the first heartbeat could have been heard; minus infinity where no worker can be older than that."""
+
+    def hear(self, beat: Beat, now: float) -> None:
+        """Take note of a heartbeat."""
+        if beat.leaving:
+            self._beats.pop(beat.id, None)
+        else:
+            self._beats[beat.id] = (beat, now)
+
+    def bury(self, worker: str) -> None:
+        """This worker is known to be dead."""
+        self._beats.pop(worker, None)
+
+    def alive(self, now: float) -> list[Beat]:
+        """The last heartbeat of each living worker."""
+        for worker, (_, heard) in list(self._beats.items()):
+            if now - heard > self._death:
+                del self._beats[worker]
+        return [beat for beat, _ in self._beats.values()]
+
+    def seen(self, now: float) -> list[tuple[Beat, float]]:
+        """The last heartbeat of each living worker, and how many seconds ago it was heard."""
+        self.alive(now)
+        return [(beat, now - heard) for beat, heard in self._beats.values()]
+
+    def confirmed(self, run_id: str, revision: int, now: float) -> bool:
+        """Whether every living worker has seen the marker of this revision, and holds nothing more of the run."""
+        if self.listening_since is None or now - self.listening_since < self._death:
+            return False
+        return all(beat.markers >= revision and run_id not in beat.stopping for beat in self.alive(now))
+
+    def running(self, run_id: str, now: float) -> tuple[Mapping[str, int], bool]:
+        """What of a run is being executed: tasks by topic without the root, and whether the root is."""
+        topics: dict[str, int] = {}
+        root = False
+        for beat in self.alive(now):
+            for topic, count in beat.running.get(run_id, {}).items():
+                topics[topic] = topics.get(topic, 0) + count
+            root = root or run_id in beat.roots
+        return topics, root

@@ -1,0 +1,205 @@
+"""How a run is started: a row of steps, each of which may be done again.
+
+    record `starting` -> unique key -> record `queued` -> root message        (with a key)
+    record `queued` -> root message                                           (without)
+
+Each step is a compare-and-set. A refused one is a success if the record has moved past it, since the bookkeeper finishes what a
+dead producer left; it is a failure only if the record was aborted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import msgspec
+
+from corral.errors import Conflict, DuplicateRun, RunExists, StorageFull, Unconfirmed
+from corral.jetstream.connection import Connection
+from corral.jetstream.publisher import Publisher
+from corral.jetstream.records import Records
+from corral.messages import ROOT, TaskId, body_limit, check_body, encode_body, encode_task
+from corral.processor import Processor, Topic, target_name
+from corral.runs import Record, decode_record, encode
+from corral.settings import Settings
+from corral.subjects import Names, check_key, check_run_id, run_key, unique_key
+from corral.system import new_run_id, short_id
+
+log = logging.getLogger(__name__)
+
+OnDuplicate = Literal["reject", "join", "replace"]
+ABORTED_TTL = 3600.0
+"""Seconds for which the record of a refused start is kept."""
+TRIES = 50
+"""Compare-and-sets that are lost in a row before a start gives up."""
+
+
+class Starter:
+    """Starts runs. `by` is written into what it stores, for people to read."""
+
+    def __init__(
+        self, connection: Connection, records: Records, publisher: Publisher, names: Names, settings: Settings
+    ) -> None:
+        self._connection = connection
+        self._records = records
+        self._publisher = publisher
+        self._names = names
+        self._settings = settings
+
+    async def start(
+        self,
+        target: Topic[Any] | Processor[Any, ..., Any] | str,
+        message: Any,
+        *,
+        unique: str | None = None,
+        on_duplicate: OnDuplicate = "reject",
+        id: str | None = None,
+        replace: Callable[[str], Awaitable[object]] | None = None,
+    ) -> str:
+        """Encode the message and start a run; see `Client.start`."""
+        topic = target_name(target)
+        key = target.key(message) if unique is None and isinstance(target, Processor) else unique
+        body = encode_body(topic, message, body_limit(self._connection.max_payload))
+        return await self.start_raw(topic, body, unique=key, on_duplicate=on_duplicate, id=id, replace=replace)
+
+    async def start_raw(
+        self,
+        topic: str,
+        body: bytes,
+        *,
+        unique: str | None = None,
+        on_duplicate: OnDuplicate = "reject",
+        id: str | None = None,
+        replace: Callable[[str], Awaitable[object]] | None = None,
+    ) -> str:
+        """Start a run of a topic with a body that is JSON already; returns its id, or with `join` the holder's.
+
+        `replace(holder)` is awaited to end the holder of the key, where `on_duplicate` is "replace".
+        """
+        check_body(topic, body, body_limit(self._connection.max_payload))
+        key = check_key(unique) if unique is not None else None
+        run_id = check_run_id(id) if id is not None else new_run_id()
+        if key is not None and (holder := await self.holder(key)) not in (None, run_id):
+            # Most refusals end here, before anything is written.
+            if on_duplicate != "replace" or replace is None:
+                return self._refused(key, str(holder), on_duplicate)
+            await replace(str(holder))
+        record = Record(
+            id=run_id,
+            topic=topic,
+            body=msgspec.Raw(body),
+            state="queued" if key is None else "starting",
+            created_at=time.time(),
+            unique=key,
+        )
+        try:
+            revision = await self._records.create(run_key(run_id), encode(record))
+        except Conflict:
+            record, revision = await self._same_run(run_id, topic, body)
+        while record.state == "starting" and key is not None:
+            held_by = await self._take_key(key, run_id)
+            if held_by is None:
+                record, revision = await self._move(record, revision, "queued")
+            elif on_duplicate == "replace" and replace is not None:
+                await replace(held_by)
+            else:
+                await self._move(record, revision, "aborted")
+                return self._refused(key, held_by, on_duplicate)
+        if record.state == "aborted":
+            raise Unconfirmed(f"the start of run {run_id} took so long that it was undone; start it again")
+        if record.state == "queued" and record.round == 0:
+            await self._publish_root(record, revision)
+        return run_id
+
+    async def holder(self, key: str) -> str | None:
+        """The id of the live run that holds a key; None if it is free."""
+        entry = await self._records.get(unique_key(key), leader=True)
+        if entry is None:
+            return None
+        run_id = entry.value.decode()
+        held = await self._records.get(run_key(run_id), leader=True)
+        return run_id if held is not None and decode_record(held.value).live else None
+
+    # --- the steps ---------------------------------------------------------------------------------
+
+    def _refused(self, key: str, holder: str, on_duplicate: OnDuplicate) -> str:
+        if on_duplicate == "join":
+            return holder
+        raise DuplicateRun(key, holder)
+
+    async def _same_run(self, run_id: str, topic: str, body: bytes) -> tuple[Record, int]:
+        """The record that exists under this id already, if it is of the same message: then the start goes on with it."""
+        entry = await self._records.get(run_key(run_id), leader=True)
+        if entry is None:
+            raise RunExists(run_id)
+        record = decode_record(entry.value)
+        if record.topic != topic or bytes(record.body) != body:
+            raise RunExists(run_id)
+        return record, entry.revision
+
+    async def _take_key(self, key: str, run_id: str) -> str | None:
+        """Make the run the holder of the key. The other holder's id if it is held by a live run; None when it is ours.
+
+        A key whose holder is dead is taken over, and one that names this run is written anew, so that who is about to free
+        it by its old revision misses.
+        """
+        name = unique_key(key)
+        for _ in range(TRIES):
+            entry = await self._records.get(name, leader=True)
+            try:
+                if entry is None:
+                    await self._records.create(name, run_id.encode())
+                    return None
+                holder = entry.value.decode()
+                if holder != run_id:
+                    held = await self._records.get(run_key(holder), leader=True)
+                    if held is not None and decode_record(held.value).live:
+                        return holder
+                await self._records.update(name, run_id.encode(), entry.revision)
+            except Conflict:
+                continue
+            else:
+                return None
+        raise Unconfirmed(f"taking the unique key {key!r}: too many others want it")
+
+    async def _move(self, record: Record, revision: int, state: Literal["queued", "aborted"]) -> tuple[Record, int]:
+        """The next step of a starting record, or what somebody else made of it."""
+        moved = msgspec.structs.replace(record, state=state)
+        ttl = ABORTED_TTL if state == "aborted" else None
+        try:
+            return moved, await self._records.update(run_key(record.id), encode(moved), revision, ttl=ttl)
+        except Conflict:
+            entry = await self._records.get(run_key(record.id), leader=True)
+            if entry is None:
+                return msgspec.structs.replace(record, state="aborted"), revision
+            return decode_record(entry.value), entry.revision
+
+    async def _publish_root(self, record: Record, revision: int) -> None:
+        message = encode_task(ROOT, 0, bytes(record.body))
+        try:
+            await self._publisher.store(self._names.task(record.id, record.topic), message)
+        except StorageFull:
+            # Refused for certain: the run does not exist. Unless somebody else has published its root meanwhile.
+            undone, _ = await self._move(record, revision, "aborted")
+            if undone.state == "aborted":
+                await self._free_key(record)
+                raise
+
+    async def _free_key(self, record: Record) -> None:
+        if record.unique is None:
+            return
+        entry = await self._records.get(unique_key(record.unique), leader=True)
+        if entry is not None and entry.value.decode() == record.id:
+            try:
+                await self._records.delete(entry.key, entry.revision)
+            except Conflict:
+                log.info("the key was taken over already", extra={"run": record.id})
+
+
+def child_id(run_id: str, task: TaskId, number: int) -> str:
+    """The id of the run that a task starts with its call of that number: the same in every execution of the task."""
+    text = f"{run_id} {task[0]} {task[1]} {number}"
+    return short_id(hashlib.blake2b(text.encode(), digest_size=16).digest())
