@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from corral.errors import ApiError, Unconfirmed
-from corral.jetstream.connection import Connection, Message, status_of
+from corral.jetstream.connection import Connection
+from corral.jetstream.subscription import Message, status_of
 
 _NO_MESSAGE = 10037
 _BATCH = 1000

@@ -108,10 +108,10 @@ class Puller:
         self._on_room = on_room
         self._on_missing = on_missing
         self._on_error = on_error
+        self._round = 0  # what was asked for in an earlier round counts no more
         self._subscription: Subscription | None = None
+        self._old: list[Subscription] = []  # of earlier rounds, to be closed
         self._opening = asyncio.Lock()
-        self._dead: list[Subscription] = []  # of earlier rounds, to be closed
-        self._late: Subscription | None = None  # of the last round, on which tasks may still arrive
         self._numbers = itertools.count(1)
         self._asked: dict[str, int] = {}  # the last pulls, by number
         self._last: Delivery | None = None
@@ -132,7 +132,14 @@ class Puller:
         if count <= 0 or self._stopped:
             return
         self.outstanding += count
-        subscription = self._subscription or await self._open()
+        round_ = self._round
+        # Nothing may be awaited between the last look at the round and the pull: a pull of an earlier
+        # round would bring tasks to an inbox that is just being closed.
+        while not self._connection.connected or self._subscription is None:
+            await self._connection.ready()
+            await self._open()
+        if self._round != round_ or self._stopped:
+            return  # given up meanwhile; on_room has said so
         number = str(next(self._numbers))
         self._asked[number] = count
         if len(self._asked) > _REMEMBERED:
@@ -141,7 +148,7 @@ class Puller:
             self._heard = True
             self._later("watch", HEARTBEAT, self._look)
         body = _BODY % (count, EXPIRES * _NS, HEARTBEAT * _NS)
-        await self._connection.publish(self._subject, body, reply=f"{subscription.subject[:-1]}{number}")
+        await self._connection.publish(self._subject, body, reply=self._subscription.subject[:-1] + number)
 
     async def stop(self) -> None:
         """Ask for nothing more. Tasks that are on their way still reach `on_delivery` before this returns."""
@@ -151,24 +158,23 @@ class Puller:
         self._timers.clear()
         for forget in self._forget:
             forget()
-        for subscription in (self._subscription, self._late):
-            if subscription is not None:
-                await subscription.drain()
-        for subscription in self._dead:
-            await subscription.close()
-        self.outstanding = 0
+        self._give_up("stopped")
+        await self._drain_old()
 
     # --- inside
 
-    async def _open(self) -> Subscription:
+    async def _open(self) -> None:
         """Subscribe under a new name, so that what was asked for before does not count."""
         async with self._opening:
-            while self._dead:
-                await self._dead.pop().close()
+            await self._drain_old()
             if self._subscription is None:
                 inbox = f"{self._connection.new_inbox()}.*"
                 self._subscription = await self._connection.subscribe(inbox, self._on_message)
-            return self._subscription
+
+    async def _drain_old(self) -> None:
+        """Close earlier subscriptions. Tasks that the server has sent there are taken, or they wait for ack_wait."""
+        while self._old:
+            await self._old.pop().drain()
 
     def _on_message(self, message: Message) -> None:
         self._heard = True
@@ -230,24 +236,19 @@ class Puller:
             self._later("watch", HEARTBEAT, self._look)
             return
         self._silent = 0
-        late = self._subscription
         self._give_up("no heartbeat")
-        if late is not None:  # silence may end with tasks
-            self._dead.remove(late)
-            self._late = late
-            late.redirect(self._on_late)
         self._on_room()
 
     def _give_up(self, reason: str) -> None:
         """Nothing that was asked for is expected any more."""
-        _log.debug("pulling again", extra={"subject": self._subject, "reason": reason})
+        _log.debug("pulling ends", extra={"subject": self._subject, "reason": reason})
+        self._round += 1
         self.outstanding = 0
         self._asked.clear()
-        for subscription in (self._subscription, self._late):
-            if subscription is not None:
-                subscription.redirect(self._on_late)
-                self._dead.append(subscription)
-        self._subscription = self._late = None
+        if self._subscription is not None:
+            self._subscription.redirect(self._on_late)
+            self._old.append(self._subscription)
+            self._subscription = None
 
     def _on_reconnect(self) -> None:
         self._give_up("the connection was lost")
