@@ -17,8 +17,7 @@ from corral.jetstream.connection import Connection, Message, Subscription
 
 _log = logging.getLogger(__name__)
 
-EXPIRES = 30.0
-HEARTBEAT = 5.0
+_EXPIRES = 30.0  # seconds that a pull lasts
 _RETRY = 1.0  # seconds until pulls that the server has refused may be repeated
 _REMEMBERED = 64  # pulls whose size is kept, for the case that the server refuses them
 _BODY = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}'
@@ -87,6 +86,7 @@ class Puller:
     `on_delivery` is called with each task; `on_room` when something that was asked for will not come,
     so that it may be asked for again; `on_missing` when the consumer does not exist: make it, then
     `request` again; `on_error` when the server refuses for lack of rights. None of them may block.
+    `heartbeat` is in seconds: after two of them in silence everything is asked for anew.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Puller:
         on_room: Callable[[], None],
         on_missing: Callable[[], None] | None = None,
         on_error: Callable[[CorralError], None] | None = None,
+        heartbeat: float = 5.0,
     ) -> None:
         self.outstanding = 0
         """Tasks that were asked for and have neither arrived nor been given up."""
@@ -108,6 +109,7 @@ class Puller:
         self._on_room = on_room
         self._on_missing = on_missing
         self._on_error = on_error
+        self._heartbeat = heartbeat
         self._round = 0  # what was asked for in an earlier round counts no more
         self._subscription: Subscription | None = None
         self._old: list[Subscription] = []  # of earlier rounds, to be closed
@@ -128,7 +130,7 @@ class Puller:
         return self._last.backlog if self._last is not None else 0
 
     async def request(self, count: int) -> None:
-        """Ask for `count` more tasks, which come within EXPIRES seconds or are given up; waits out an outage."""
+        """Ask for `count` more tasks, which come within half a minute or are given up; waits out an outage."""
         if count <= 0 or self._stopped:
             return
         self.outstanding += count
@@ -146,8 +148,8 @@ class Puller:
             del self._asked[next(iter(self._asked))]
         if "watch" not in self._timers:
             self._heard = True
-            self._later("watch", HEARTBEAT, self._look)
-        body = _BODY % (count, EXPIRES * _NS, HEARTBEAT * _NS)
+            self._later("watch", self._heartbeat, self._look)
+        body = _BODY % (count, _EXPIRES * _NS, self._heartbeat * _NS)
         await self._connection.publish(self._subject, body, reply=self._subscription.subject[:-1] + number)
 
     async def stop(self) -> None:
@@ -224,16 +226,16 @@ class Puller:
             self._later("room", _RETRY, self._on_room)
 
     def _look(self) -> None:
-        """Every HEARTBEAT seconds while something is asked for: was anything heard?"""
+        """Every heartbeat while something is asked for: was anything heard?"""
         due = self._due
         if self.outstanding <= 0:
             return
         # A late timer means that this process was held up, and its socket was not read either.
-        blocked = asyncio.get_running_loop().time() - due > HEARTBEAT / 2
+        blocked = asyncio.get_running_loop().time() - due > self._heartbeat / 2
         self._silent = 0 if self._heard or blocked else self._silent + 1
         self._heard = False
         if self._silent < 2:
-            self._later("watch", HEARTBEAT, self._look)
+            self._later("watch", self._heartbeat, self._look)
             return
         self._silent = 0
         self._give_up("no heartbeat")

@@ -8,32 +8,24 @@ the consumer is gone, a new consumer continues one past the last message that wa
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
-from corral.errors import ApiError, CorralError, NoResponder, NoServer, Unconfirmed
+from corral.errors import ApiError, NoResponder, NoServer, PermissionDenied, Unconfirmed
 from corral.jetstream import direct
-from corral.jetstream.connection import Connection, Message, Subscription
-from corral.jetstream.direct import Stored, operation_of
+from corral.jetstream.connection import Connection
+from corral.jetstream.direct import Stored
+from corral.jetstream.ephemeral import Ephemeral
 
 __all__ = ["LAST_PER_SUBJECT", "NEW", "Reader", "Since", "Stored"]
 
 _log = logging.getLogger(__name__)
 
-_BATCH = 2_000  # messages asked for at once
-_MAX_BYTES = 16 << 20  # bytes asked for at once, so that large messages don't pile up
-_EXPIRES = 30.0
-_HEARTBEAT = 5.0
-_INACTIVE = 60.0  # seconds after which the server removes a consumer that nobody reads
-_RETRY = 0.5
+_RETRY = 0.5  # seconds until reading is tried again in an outage
 _NS = 1_000_000_000
 
 
@@ -60,7 +52,8 @@ class Reader:
 
     `start` is a stream sequence, `Since(time)`, `LAST_PER_SUBJECT` or `NEW`. `filters` are subjects
     with wildcards; none means the whole stream. Nothing is asked of the server before the first
-    iteration, and no more than about two batches are held for a reader that is slow.
+    iteration, and no more than about two batches are held for a reader that is slow. `heartbeat` is
+    in seconds: after two of them in silence reading begins anew.
     """
 
     def __init__(
@@ -70,6 +63,7 @@ class Reader:
         filters: Sequence[str] = (),
         *,
         start: int | Since | _Start = 1,
+        heartbeat: float = 5.0,
     ) -> None:
         self.position = 0
         """Sequence of the last message that was handed out; 0 before the first."""
@@ -83,8 +77,8 @@ class Reader:
         self._stream = stream
         self._filters = list(filters)
         self._start = start
-        self._batch_bytes = max(_MAX_BYTES, 2 * connection.max_payload)
-        self._epoch: _Epoch | None = None
+        self._heartbeat = heartbeat
+        self._source: Ephemeral | None = None
         self._anchor: tuple[int, int] | None = None  # sequence and time (ns) of the last message handed out
         self._wake = asyncio.Event()
         self._closed = False
@@ -103,29 +97,27 @@ class Reader:
         if self.pending == 0:
             self.caught_up.set()
         while not self._closed:
-            epoch = await self._healthy_epoch()
-            if epoch.batch:
-                return self._hand_out(epoch)
-            if epoch.pending == 0:  # only before the first message: nothing fits the filters
+            source = await self._working_source()
+            if source.batch:
+                return self._hand_out(source)
+            if self.pending is None and source.pending == 0:  # nothing is there that fits the filters
                 self.pending = 0
                 self.caught_up.set()
-            await epoch.ask()
-            self._wake.clear()
-            await self._wait(epoch)
+            await source.ask()
+            await self._wait(source)
         raise StopAsyncIteration
 
     async def read_all(self) -> list[Stored]:
-        """All messages up to the end that the stream has on the way, possibly none."""
+        """All messages from here to the present end of the stream, possibly none."""
         found: list[Stored] = []
-        while self.pending != 0 and not self._closed:
-            epoch = await self._healthy_epoch()
-            if epoch.pending == 0 and not epoch.batch:
+        while not self._closed:
+            generation = self.generation
+            source = await self._working_source()
+            if source.pending == 0 and not source.batch:
                 self.pending = 0
                 break
-            generation = self.generation
-            found += await anext(self)
-            if generation != self.generation:
-                found.clear()
+            batch = await anext(self)
+            found = found + batch if generation == self.generation else batch
         self.caught_up.set()
         return found
 
@@ -134,61 +126,61 @@ class Reader:
         self._closed = True
         self._wake.set()
         self._forget()
-        if self._epoch is not None:
-            epoch, self._epoch = self._epoch, None
-            await epoch.close()
-            if self._connection.connected:
-                # Else, or if this is refused, the server removes the consumer after _INACTIVE seconds.
-                await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{epoch.name}")
+        if self._source is not None:
+            await self._source.close()
 
     # --- inside
 
-    def _hand_out(self, epoch: _Epoch) -> list[Stored]:
-        batch, epoch.batch = epoch.batch, []
+    def _hand_out(self, source: Ephemeral) -> list[Stored]:
+        batch, source.batch = source.batch, []
         self.position = batch[-1].sequence
-        self._anchor = (self.position, epoch.time)
-        self.pending = epoch.pending
+        self._anchor = (self.position, source.time)
+        self.pending = source.pending
         return batch
 
-    async def _wait(self, epoch: _Epoch) -> None:
-        """Until something arrives or changes; a missed heartbeat breaks the epoch."""
-        epoch.heard = False
+    async def _wait(self, source: Ephemeral) -> None:
+        """Until something arrives or changes; a missed heartbeat breaks the source."""
+        self._wake.clear()
+        if source.batch or source.broken or self._closed:
+            return
+        source.heard = False
         try:
-            async with asyncio.timeout(2 * _HEARTBEAT):
+            async with asyncio.timeout(2 * self._heartbeat):
                 await self._wake.wait()
         except TimeoutError:
-            if not epoch.heard:
-                epoch.breaks("no heartbeat")
+            if not source.heard:
+                source.breaks("no heartbeat")
 
-    async def _healthy_epoch(self) -> _Epoch:
-        """The present epoch, or a new one that continues where the broken one has handed out its last message."""
-        while self._epoch is None or (self._epoch.broken and not self._epoch.batch):
-            if self._epoch is not None:
-                broken, self._epoch = self._epoch, None
+    async def _working_source(self) -> Ephemeral:
+        """The present source, or a new one that continues behind the last message that was handed out."""
+        while self._source is None or (self._source.broken and not self._source.batch):
+            if self._source is not None:
+                broken, self._source = self._source, None
                 _log.debug("reading again", extra={"stream": self._stream, "reason": broken.broken})
                 await broken.close()
             try:
-                self._epoch = await self._begin()
+                self._source = await self._begin()
             except (NoServer, Unconfirmed, NoResponder):
                 await asyncio.sleep(_RETRY)  # an outage, which ends
-        return self._epoch
+        return self._source
 
-    async def _begin(self) -> _Epoch:
-        if await self._anchor_is_gone():
+    async def _begin(self) -> Ephemeral:
+        if await self._anchor_is_replaced():
             self._start_again()
-        epoch = _Epoch(self)
-        epoch.subscription = await self._connection.subscribe(epoch.inbox, epoch.on_message)
+        source = Ephemeral(self._connection, self._stream, self._wake, heartbeat=self._heartbeat)
         try:
-            info = await self._create_consumer(epoch.name)
-            if self.position and info["delivered"]["stream_seq"] < self.position:
-                # The server puts a start behind the stream's end back to its end: it has lost its tail.
-                self._start_again()
-                epoch.broken = "the stream is shorter than what was read"
+            await source.create(self._filters, self._deliver_from())
         except BaseException:
-            await epoch.close()
+            await source.close()
             raise
-        epoch.pending = info["num_pending"]
-        return epoch
+        if self._start is NEW and not self.position:
+            self.position = source.start  # what is new from here on stays new after an outage
+        if source.start < self.position:
+            # The server moves a start that lies behind the stream's end back to the end: the stream has
+            # lost its tail.
+            self._start_again()
+            source.breaks("the stream is shorter than what was read")
+        return source
 
     def _start_again(self) -> None:
         _log.warning("the stream has lost messages that were read", extra={"stream": self._stream})
@@ -198,35 +190,17 @@ class Reader:
         self._anchor = None
         self.caught_up.clear()
 
-    async def _anchor_is_gone(self) -> bool:
+    async def _anchor_is_replaced(self) -> bool:
         """Whether another message stands where the last one was read: the stream lost its tail and grew again."""
         if self._anchor is None:
             return False
         sequence, time_ns = self._anchor
         try:
             stored = await direct.at(self._connection, self._stream, sequence)
-        except ApiError:
+        except (ApiError, PermissionDenied):
             return False
-        # Absent says nothing: it may have been purged or replaced. Floats of today's times are exact to 1 µs.
+        # Absent says nothing: it may have been purged. A float of today's time is exact to a microsecond.
         return stored is not None and abs(stored.time - time_ns / _NS) > 1e-5
-
-    async def _create_consumer(self, name: str) -> dict[str, Any]:
-        config: dict[str, object] = {
-            "name": name,
-            "ack_policy": "none",
-            "max_deliver": 1,
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": int(_INACTIVE * _NS),
-            **self._deliver_from(),
-        }
-        suffix = f"CONSUMER.CREATE.{self._stream}.{name}"
-        if len(self._filters) == 1:  # the subject then says which filter, for permissions
-            config["filter_subject"] = self._filters[0]
-            suffix += f".{self._filters[0]}"
-        elif self._filters:
-            config["filter_subjects"] = self._filters
-        return await self._connection.api(suffix, {"stream_name": self._stream, "config": config})
 
     def _deliver_from(self) -> dict[str, object]:
         if self.position:
@@ -241,80 +215,5 @@ class Reader:
                 return {"deliver_policy": "by_start_sequence", "opt_start_seq": max(self._start, 1)}
 
     def _on_reconnect(self) -> None:
-        if self._epoch is not None:
-            self._epoch.breaks("the connection was lost")
-
-
-class _Epoch:
-    """One consumer and what came from it."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.name = f"r{secrets.token_hex(8)}"
-        self.inbox = reader._connection.new_inbox()
-        self.subscription: Subscription | None = None
-        self.batch: list[Stored] = []
-        self.time = 0  # ns, of the last message
-        self.pending: int | None = None
-        self.broken = ""  # why, when it is
-        self.heard = True
-        self._reader = reader
-        self._delivered = 0  # deliveries of this consumer so far
-        self._asked = 0  # asked for and neither delivered nor expired
-
-    async def ask(self) -> None:
-        """Ask for more, unless enough is on its way."""
-        if self.broken or self._asked > _BATCH // 2:
-            return
-        self._asked += _BATCH
-        body = {
-            "batch": _BATCH,
-            "max_bytes": self._reader._batch_bytes,
-            "expires": int(_EXPIRES * _NS),
-            "idle_heartbeat": int(_HEARTBEAT * _NS),
-        }
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._reader._stream}.{self.name}"
-        await self._reader._connection.publish(subject, msgspec.json.encode(body), reply=self.inbox)
-
-    def on_message(self, message: Message) -> None:
-        self.heard = True
-        if self.broken:
-            return
-        if not message.reply.startswith("$JS.ACK."):
-            self._on_status(message)
-            return
-        tokens = message.reply.split(".")
-        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<ns>.<pending>; a longer form
-        # has domain and account before the stream, and one token more at the end.
-        sequence, delivered, time_ns, pending = tokens[5:9] if len(tokens) == 9 else tokens[7:11]
-        self._delivered += 1
-        if int(delivered) != self._delivered:
-            self.breaks("a gap")
-            return
-        self._asked -= 1
-        self.time = int(time_ns)
-        self.pending = int(pending)
-        operation = None if message.headers is None else operation_of(message.headers)
-        self.batch.append(Stored(message.subject, int(sequence), self.time / _NS, message.data, operation))
-        self._reader._wake.set()
-
-    def _on_status(self, message: Message) -> None:
-        headers = message.headers or {}
-        status = headers.get("Status")
-        if status == "100":
-            if int(headers.get("Nats-Last-Consumer", self._delivered)) > self._delivered:
-                self.breaks("a gap")
-        elif status == "408" or "Nats-Pending-Messages" in headers:  # expired, or enough bytes
-            self._asked -= int(headers.get("Nats-Pending-Messages", _BATCH))
-            self._reader._wake.set()
-        else:
-            self.breaks(f"{status} {headers.get('Description', '')}")
-
-    def breaks(self, reason: str) -> None:
-        """This consumer delivers nothing more that counts; what it has delivered does."""
-        self.broken = self.broken or reason
-        self._reader._wake.set()
-
-    async def close(self) -> None:
-        if self.subscription is not None:
-            with contextlib.suppress(CorralError):
-                await self.subscription.close()
+        if self._source is not None:
+            self._source.breaks("the connection was lost")
