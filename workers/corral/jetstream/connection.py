@@ -146,11 +146,21 @@ class Connection:
         """Wait until the server has taken all that was published; False after `timeout` seconds or an outage."""
         if not self.connected:
             return False
-        # nats-py's own flush cancels its future at the timeout, and the late answer to a cancelled
-        # future ends nats-py's read loop. This future is never cancelled.
-        pong: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self._link.client._send_ping(pong)  # noqa: SLF001
-        await asyncio.wait({pong, self._link.lost}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        # nats-py's own flush will not do: its PING overtakes what is still buffered, and if it times out
+        # the late answer to its cancelled future ends the read loop. Hence first a mark in the queue of
+        # the task that writes the buffer, then a PING whose future is never cancelled.
+        link = self._link
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        written: asyncio.Future[None] = loop.create_future()
+        pong: asyncio.Future[None] = loop.create_future()
+        await link.client._flush_queue.put(written)  # type: ignore[union-attr]  # noqa: SLF001
+        await asyncio.wait({written, link.lost}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not written.done() or link.lost.done():
+            return False
+        await link.client._send_ping(pong)  # noqa: SLF001
+        left = max(deadline - loop.time(), 0)
+        await asyncio.wait({pong, link.lost}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         return pong.done()
 
     async def subscribe(self, subject: str, callback: Callable[[Message], None]) -> Subscription:

@@ -49,7 +49,7 @@ class Ephemeral:
         self._asked = 0  # asked for, and neither delivered nor expired
 
     async def create(self, filters: Sequence[str], deliver: Mapping[str, object]) -> None:
-        """Make the consumer; errors as of `Connection.api`. `deliver` is the part of the configuration that says where."""
+        """Make it; `deliver` is the part of its configuration that says where to start. Errors as `Connection.api`."""
         self._subscription = await self._connection.subscribe(self._inbox, self._on_message)
         config: dict[str, object] = {
             "name": self.name,

@@ -54,6 +54,7 @@ class Link:
         self._attach = attach
         self._on_back = on_back
         self._on_error = on_error
+        self._started = True
         self._opening: asyncio.Future[None] | None = None
         self._failures: list[str] = []
 
@@ -67,6 +68,7 @@ class Link:
             if self._opening.done():
                 self._opening.result()
             if connecting.done() and (error := connecting.exception()) is not None:
+                self._started = False  # an address is none; a client that never began cannot be closed
                 raise NoServer(self.addresses, reason_of(error)) from None
             if not self.client.is_connected:
                 raise NoServer(self.addresses, "; ".join(self._failures) or f"no answer within {timeout:g} s")
@@ -87,6 +89,8 @@ class Link:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
+        if not self._started:
+            return
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self.client.close()

@@ -21,6 +21,7 @@ _EXPIRES = 30.0  # seconds that a pull lasts
 _RETRY = 1.0  # seconds until pulls that the server has refused may be repeated
 _REMEMBERED = 64  # pulls whose size is kept, for the case that the server refuses them
 _BODY = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}'
+_SHORT_BODY = b'{"batch":%d,"expires":%d}'
 _NS = 1_000_000_000
 _ACK = b"+ACK"
 _NAK = b"-NAK"
@@ -129,8 +130,11 @@ class Puller:
         """Tasks that waited in the queue behind the last one that arrived; 0 before the first."""
         return self._last.backlog if self._last is not None else 0
 
-    async def request(self, count: int) -> None:
-        """Ask for `count` more tasks, which come within half a minute or are given up; waits out an outage."""
+    async def request(self, count: int, *, expires: float | None = None) -> None:
+        """Ask for `count` more tasks, which come within half a minute or are given up; waits out an outage.
+
+        `expires`, in seconds, makes that time shorter, if it is at most two heartbeats.
+        """
         if count <= 0 or self._stopped:
             return
         self.outstanding += count
@@ -149,7 +153,10 @@ class Puller:
         if "watch" not in self._timers:
             self._heard = True
             self._later("watch", self._heartbeat, self._look)
-        body = _BODY % (count, _EXPIRES * _NS, self._heartbeat * _NS)
+        if expires is not None and expires <= 2 * self._heartbeat:  # the server allows heartbeats up to half of it
+            body = _SHORT_BODY % (count, expires * _NS)
+        else:
+            body = _BODY % (count, _EXPIRES * _NS, self._heartbeat * _NS)
         await self._connection.publish(self._subject, body, reply=self._subscription.subject[:-1] + number)
 
     async def stop(self) -> None:
