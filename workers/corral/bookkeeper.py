@@ -52,10 +52,16 @@ class Bookkeeper:
         """Stream sequence of the last event that was folded."""
         self._progress = asyncio.Condition()
         self._ending: Ending | None = None
+        self._heard = asyncio.Event()
 
     async def listen(self) -> None:
         """Hear heartbeats from now on, elected or not."""
         await self._connection.subscribe(self._names.all_beats, self._on_beat)
+
+    async def next_beat(self) -> None:
+        """Return when the next heartbeat is heard, of any worker."""
+        self._heard.clear()
+        await self._heard.wait()
 
     async def lead(self) -> None:
         """Keep the books until cancelled."""
@@ -98,6 +104,7 @@ class Bookkeeper:
         except msgspec.DecodeError:
             return  # not one of ours
         self._roster.hear(beat, time.monotonic())
+        self._heard.set()
         self._dirty.update(run for run in beat.running if run in self._books)
         self._dirty.update(run for run in beat.roots if run in self._books)
         if self._ending is not None:

@@ -26,6 +26,7 @@ from corral.jetstream.topology import consumers, ensure, queue_counts
 from corral.messages import task_text
 from corral.operations import Operations, Run
 from corral.processor import Processor, Topic
+from corral.questions import ROLL_CALL
 from corral.runs import (
     Beat,
     Record,
@@ -47,8 +48,6 @@ M = TypeVar("M")
 
 QUIET = 0.25
 """Seconds without a new answer after which a roll call of the workers is complete."""
-ROLL_CALL = "beat"
-"""The control subject on which workers are asked to beat at once."""
 
 
 class StoredEvent(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
@@ -32,12 +32,8 @@ class Stop:
         return self._raised
 
 
-class StartRun(Protocol):
-    """Starts a run on behalf of a task."""
-
-    async def __call__(
-        self, target: Topic[Any] | Processor[Any, ..., Any] | str, message: Any, /, **options: Any
-    ) -> Any: ...
+StartRun = Callable[..., Awaitable[Any]]
+"""Starts a run on behalf of a task: `Operations.start` with an id that derives from the task."""
 
 
 class Wiring(Generic[S]):

@@ -88,6 +88,7 @@ class Ending:
         self.look_at(book)
 
     async def _steps(self, book: Book) -> None:
+        log.debug("an end begins", extra={"run": book.run_id})
         interrupted = self._stopped(book)
         if not await self._enter(book, "interrupting" if interrupted else "ending"):
             return

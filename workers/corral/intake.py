@@ -19,6 +19,8 @@ from corral.subjects import Names
 
 log = logging.getLogger(__name__)
 
+PROMISE = 0.5
+"""Seconds for which more than one slot is kept for a topic that does not fill them."""
 AGAIN = 1.0
 """Seconds before something that failed is tried again, or a pause is looked at again."""
 
@@ -114,7 +116,8 @@ class Intake:
         for source, ask in zip(sources, asks, strict=True):
             if ask > 0 and not self._stopped and source.puller is not None:
                 source.recent = 0
-                await source.puller.request(ask)
+                # What one topic was promised and does not use must soon be free for the others.
+                await source.puller.request(ask, expires=PROMISE if ask > 1 and len(sources) > 1 else None)
 
     def _demand(self, source: _Source) -> Demand:
         assert source.puller is not None

@@ -144,6 +144,11 @@ class Ledger:
         """Whether the task's batch was opened."""
         return task[0] in self._batches
 
+    def is_counted(self, task: TaskId) -> bool:
+        """Whether what becomes of the task matters: it was sent by an execution whose messages count."""
+        batch = self._batches.get(task[0])
+        return batch is not None and batch.counts(task[1]) and task[1] in batch.known()
+
     def stale(self, task: TaskId, round: int) -> bool:
         """Whether a retry has brought the task back in a later round than this."""
         batch = self._batches.get(task[0])

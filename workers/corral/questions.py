@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 ASK = "ask"
 """The control subject on which the bookkeeper answers."""
+ROLL_CALL = "beat"
+"""The control subject on which workers are asked to beat at once."""
 PATIENCE = 2.0
 """Seconds to wait for the bookkeeper's answer."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from corral.runs import Beat
 
 
@@ -49,7 +47,7 @@ class Roster:
             return False
         return all(beat.markers >= revision and run_id not in beat.stopping for beat in self.alive(now))
 
-    def running(self, run_id: str, now: float) -> tuple[Mapping[str, int], bool]:
+    def running(self, run_id: str, now: float) -> tuple[dict[str, int], bool]:
         """What of a run is being executed: tasks by topic without the root, and whether the root is."""
         topics: dict[str, int] = {}
         root = False

@@ -24,12 +24,12 @@ def share(free: int, demands: Sequence[Demand]) -> list[int]:
     """How many more messages to ask for, by topic.
 
     A topic that is known to be busy shares what is free with the other busy ones; each quiet one asks for a single message, so
-    that a message that comes is noticed at once. That single message is the only thing that a worker may get beyond its slots.
+    that a message that comes is noticed at once. Those single messages are all that a worker may get beyond its slots.
     """
     if len(demands) == 1:
         only = demands[0]
         return [max(0, min(only.room, free - only.asked))]
-    left = free - sum(demand.asked for demand in demands)
+    left = free - sum(demand.asked for demand in demands if demand.asked > 1)
     asks = [0] * len(demands)
     busy = []
     for index, demand in enumerate(demands):
@@ -38,7 +38,6 @@ def share(free: int, demands: Sequence[Demand]) -> list[int]:
             busy.append((min(wanted - demand.asked, demand.room), index))
         elif demand.room > 0 and demand.asked == 0 and free > 0:
             asks[index] = 1
-            left -= 1
     busy.sort()
     for place, (wanted, index) in enumerate(busy):
         fair = max(left, 0) // (len(busy) - place)

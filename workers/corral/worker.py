@@ -30,8 +30,8 @@ from corral.jetstream.puller import Delivery
 from corral.jetstream.topology import last_event
 from corral.markers import Markers
 from corral.messages import ROOT, body_limit, decode_task
-from corral.processor import App, Processor
-from corral.questions import Asker, Question
+from corral.processor import App, Processor, Topic
+from corral.questions import ROLL_CALL, Asker, Question
 from corral.runs import Beat, Marker, decode_record, encode
 from corral.settings import Settings
 from corral.slottable import SlotTable
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 HAND_BACK = 1.0
 """Seconds after which a task that could not be asked about, or found no slot, is delivered again."""
+LAST_WORDS = 3.0
+"""Seconds that a task has at least to end when it is cancelled because the worker leaves."""
 POISON = 60.0
 """Seconds between two deliveries of a message that is no task at all."""
 
@@ -93,15 +95,14 @@ class Worker:
         self._by_run: dict[str, set[Job]] = {}
         self._beat_now = asyncio.Event()
         self._idle = asyncio.Event()
-        self._leaving = False
         self._state: Any = None
 
     # --- life --------------------------------------------------------------------------------------
 
-    async def run(self, leave: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
+    async def run(self, leave: asyncio.Event, orphaned: Callable[[], bool] = lambda: False) -> None:
         """Work until `leave` is set, then drain: pull nothing more, let tasks end, hand back what takes too long.
 
-        `ready` is called when the worker has begun to pull.
+        If it is `orphaned` (its pool is dead) it hands back at once.
         """
         async with self._app.lifespan() as self._state, asyncio.TaskGroup() as group:
             background = [group.create_task(self._markers.run()), group.create_task(self._beats())]
@@ -109,29 +110,29 @@ class Worker:
             # Heard before the first pull: who ends runs must know of every worker that may hold a task.
             await self._beat()
             await self._connection.flush()
+            roll_call = self._names.control(ROLL_CALL)
+            await self._connection.subscribe(roll_call, lambda _: self._beat_now.set())
             background.append(group.create_task(self._intake.run()))
             background.append(group.create_task(self._keep_alive()))
-            ready()
             await leave.wait()
-            await self._drain()
+            await self._drain(0.0 if orphaned() else self._settings.drain_timeout)
             for task in background:
                 task.cancel()
         await self._beat(leaving=True)
         await self._connection.flush()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _drain(self) -> None:
+    async def _drain(self, patience: float) -> None:
         log.info("draining", extra={"worker": self._identity.id, "held": self._held})
-        self._leaving = True
         await self._intake.stop()
         for job in self._jobs():
             if not job.executing:
                 self._order(job, "hand back")
-        await self._until_idle(self._settings.drain_timeout)
+        await self._until_idle(patience)
         for job in self._jobs():
             self._order(job, "hand back")
-        # A cancelled task has the time of a drain for its `finally`; a thread has no more than that either.
-        await self._until_idle(self._settings.drain_timeout)
+        # A cancelled task has some time for its `finally`, and a thread no more than that.
+        await self._until_idle(max(patience, LAST_WORDS))
         if self._held:
             log.warning("tasks are left behind: they run elsewhere after ack_wait", extra={"tasks": self._held})
 
@@ -245,7 +246,7 @@ class Worker:
         fanout = self._fan_out(job)
         began = time.time()
         wait = max(0.0, began - job.delivery.timestamp / 1e9)
-        slot = self._table.begin(job.run_id, job.task)
+        slot = self._table.begin(job.run_id, job.task, job.delivery.reply)
         job.executing = True
         try:
             outcome: Outcome | None = await execute(
@@ -342,7 +343,7 @@ class Worker:
     def _wiring(self, job: Job, fanout: FanOut) -> Wiring[Any]:
         starts = 0
 
-        async def start(target: Any, message: Any, **options: Any) -> Any:
+        async def start(target: Topic[Any] | Processor[Any, ..., Any] | str, message: Any, **options: Any) -> Any:
             nonlocal starts
             starts += 1
             return await self._operations.start(target, message, id=child_id(job.run_id, job.task, starts), **options)

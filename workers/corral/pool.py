@@ -1,0 +1,292 @@
+"""A pool: the supervisor of one machine's workers, and a candidate for bookkeeper.
+
+It starts worker processes, replaces the ones that die, says which tasks died with them, and drains them when it is told to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from corral import events
+from corral.bookkeeper import Bookkeeper
+from corral.election import stand
+from corral.errors import AppNotFound, Conflict, CorralError
+from corral.jetstream.connection import Connection
+from corral.jetstream.publisher import Publisher
+from corral.jetstream.puller import Delivery
+from corral.jetstream.records import Records
+from corral.jetstream.topology import ensure, ensure_consumer
+from corral.loader import load_app
+from corral.processor import App
+from corral.roster import Roster
+from corral.runs import TopicRecord, encode
+from corral.settings import Settings
+from corral.slottable import Held, read
+from corral.subjects import Names, topic_key
+from corral.worker_process import NO_APP, Assignment
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 30.0
+"""Seconds before a worker that died is replaced; doubled each time that it dies young."""
+YOUNG = 10.0
+"""Seconds that a worker has to live for its death to be an accident."""
+
+
+class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pool runs, and where."""
+
+    app: str
+    """`module`, `module:attribute` or `file.py`."""
+    urls: list[str]
+    settings: Settings
+    workers: int
+    """Worker processes."""
+    slots: int = 100
+    """Tasks that each worker executes at once."""
+    topics: list[str] | None = None
+    """Only these; None for all of the app's."""
+
+
+class Stopping:
+    """How a pool is told to stop: once to drain, twice to stop at once."""
+
+    def __init__(self) -> None:
+        self.drain = asyncio.Event()
+        self.now = asyncio.Event()
+
+    def ask(self) -> None:
+        """Drain; asked again, stop at once."""
+        if self.drain.is_set():
+            self.now.set()
+        self.drain.set()
+
+
+async def run_pool(options: PoolOptions, stopping: Stopping, on_ready: Callable[[], None] = lambda: None) -> int:
+    """Run a pool until it is told to stop; the exit code: 0, or 1 if workers died and could not be replaced.
+
+    `on_ready` is called when every worker has begun to work.
+
+    Raises:
+        AppNotFound: no such app, or a topic that it has no processor for.
+        NoServer, PermissionDenied: the server cannot be used.
+    """
+    app = load_app(options.app)
+    topics = _topics(app, options)
+    connection = await Connection.open(options.urls, name="corral pool")
+    try:
+        with tempfile.TemporaryDirectory(prefix="corral-") as folder:
+            pool = Pool(app, connection, options, topics, Path(folder), on_ready)
+            return await pool.run(stopping)
+    finally:
+        await connection.close()
+
+
+def _topics(app: App[Any], options: PoolOptions) -> list[str]:
+    if not app.processors:
+        raise AppNotFound(options.app, "the app has no processors")
+    wanted = list(app.processors) if options.topics is None else options.topics
+    if unknown := [topic for topic in wanted if topic not in app.processors]:
+        raise AppNotFound(
+            options.app, f"it has no processor for {', '.join(unknown)}; its topics are {', '.join(app.processors)}"
+        )
+    return wanted
+
+
+class Pool:
+    """The supervisor. Made and run by `run_pool`."""
+
+    def __init__(
+        self,
+        app: App[Any],
+        connection: Connection,
+        options: PoolOptions,
+        topics: Sequence[str],
+        folder: Path,
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._app = app
+        self._connection = connection
+        self._options = options
+        self._settings = options.settings
+        self._names = Names(options.settings.namespace)
+        self._topics = list(topics)
+        self._folder = folder
+        self._on_ready = on_ready
+        self._id = f"{secrets.token_hex(3)}"
+        self._publisher = Publisher(connection, timeout=options.settings.publish_timeout)
+        self._records = Records(connection, self._publisher, self._names)
+        self._roster = Roster(options.settings.death)
+        self._bookkeeper = Bookkeeper(connection, options.settings, self._roster)
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._ready: set[int] = set()
+        self._failed = False
+
+    async def run(self, stopping: Stopping) -> int:
+        """Supervise until told to stop."""
+        await self._prepare()
+        async with asyncio.TaskGroup() as group:
+            standing = group.create_task(
+                stand(self._records, self._id, self._settings.lease, self._bookkeeper.lead), name="election"
+            )
+            workers = [
+                group.create_task(self._supervise(number, stopping), name=f"worker {number}")
+                for number in range(self._options.workers)
+            ]
+            draining = group.create_task(self._drain(stopping))
+            await asyncio.wait(workers)
+            standing.cancel()
+            draining.cancel()
+        return 1 if self._failed else 0
+
+    async def _prepare(self) -> None:
+        # Heartbeats are heard before anything can be stored, so that on a new server no worker can be unknown.
+        await self._bookkeeper.listen()
+        created = await ensure(self._connection, self._names, self._settings)
+        self._roster.listening_since = -self._settings.death if created else time.monotonic()
+        for topic in self._topics:
+            await ensure_consumer(self._connection, self._names, topic, self._settings)
+            await self._publish(topic)
+
+    async def _publish(self, topic: str) -> None:
+        """Say what this pool knows of the topic's unique keys."""
+        unique = self._app.processors[topic].unique
+        value = encode(
+            TopicRecord(topic=topic, unique=unique if isinstance(unique, str) else None, computed=callable(unique))
+        )
+        key = topic_key(topic)
+        for _ in range(5):
+            entry = await self._records.get(key, leader=True)
+            try:
+                if entry is None:
+                    await self._records.create(key, value)
+                elif entry.value != value:
+                    await self._records.update(key, value, entry.revision)
+            except Conflict:
+                continue
+            return
+
+    # --- workers -----------------------------------------------------------------------------------
+
+    async def _supervise(self, number: int, stopping: Stopping) -> None:
+        """Keep one worker alive until the pool stops."""
+        pause, generation = FIRST_PAUSE, 0
+        while not stopping.drain.is_set():
+            generation += 1
+            worker = f"{self._id}-{number + 1}" + (f"-{generation}" if generation > 1 else "")
+            table = self._folder / f"{worker}.slots"
+            born = time.monotonic()
+            code = await self._run_worker(number, worker, table)
+            self._roster.bury(worker)
+            held = read(table)
+            table.unlink(missing_ok=True)
+            if code == 0 and stopping.drain.is_set():
+                return
+            await self._mourn(worker, code, held)
+            if stopping.drain.is_set():
+                return
+            if code == NO_APP:
+                self._failed = True
+                stopping.drain.set()
+                return
+            pause = FIRST_PAUSE if time.monotonic() - born > YOUNG else min(pause * 2, LONGEST_PAUSE)
+            log.warning(
+                "a worker died and is replaced",
+                extra={"worker": worker, "reason": _reason(code), "tasks": len(held), "pause": f"{pause:.1f} s"},
+            )
+            try:
+                async with asyncio.timeout(pause):
+                    await stopping.drain.wait()
+            except TimeoutError:
+                continue
+
+    async def _run_worker(self, number: int, worker: str, table: Path) -> int:
+        assignment = Assignment(
+            worker=worker,
+            pool=self._id,
+            app=self._options.app,
+            urls=self._options.urls,
+            slots=self._options.slots,
+            topics=self._topics,
+            table=str(table),
+            settings=self._settings,
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "corral.worker_process",
+            stdin=asyncio.subprocess.PIPE,
+            # Out of reach of the terminal's Ctrl-C, which is for the pool.
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self._processes[number] = process
+        watching = asyncio.create_task(self._until_heard(number, worker))
+        try:
+            assert process.stdin is not None
+            process.stdin.write(msgspec.json.encode(assignment) + b"\n")
+            return await process.wait()
+        finally:
+            watching.cancel()
+            del self._processes[number]
+            if process.returncode is None:
+                process.kill()
+
+    async def _until_heard(self, number: int, worker: str) -> None:
+        while not any(beat.id == worker for beat in self._roster.alive(time.monotonic())):
+            await self._bookkeeper.next_beat()
+        self._ready.add(number)
+        if len(self._ready) == self._options.workers:
+            self._on_ready()
+
+    async def _mourn(self, worker: str, code: int, held: Sequence[Held]) -> None:
+        """Say which tasks died with a worker, and give them back to the queue now instead of after ack_wait."""
+        runs: dict[str, list[Held]] = {}
+        for each in held:
+            runs.setdefault(each.run_id, []).append(each)
+        for run_id, lost in runs.items():
+            event = events.Crashed(worker=worker, tasks=[each.task for each in lost], reason=_reason(code))
+            try:
+                await self._publisher.store(self._names.event(run_id, events.kind(event)), events.encode_event(event))
+                for each in lost:
+                    if each.reply:
+                        await Delivery(self._connection, "", b"", each.reply).nak()
+            except CorralError as error:
+                log.warning("a death was not recorded", extra={"worker": worker, "run": run_id, "error": str(error)})
+
+    async def _drain(self, stopping: Stopping) -> None:
+        await stopping.drain.wait()
+        log.info("draining", extra={"workers": len(self._processes)})
+        self._signal(signal.SIGTERM)
+        await stopping.now.wait()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in list(self._processes.values()):
+            try:
+                process.send_signal(number)
+            except ProcessLookupError:
+                continue  # it has just ended
+
+
+def _reason(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,111 @@
+"""The process of one worker: `python -m corral.worker_process`, started by a pool.
+
+Its standard input brings a line of JSON, the `Assignment`, and then nothing: the end of it says that the pool is dead, and then
+the worker hands back what it holds and leaves. A thread watches for that, so that not even a processor that blocks the loop
+outlives the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from corral.errors import AppNotFound, CorralError
+from corral.jetstream.connection import Connection
+from corral.loader import load_app
+from corral.logs import log_to_stderr
+from corral.settings import Settings
+from corral.slottable import SlotTable
+from corral.worker import Identity, Worker
+
+log = logging.getLogger(__name__)
+
+NO_APP = 2
+"""Exit code: the app could not be imported."""
+NO_SERVER = 4
+"""Exit code: the server could not be reached at the start."""
+ORPHANED = 5.0
+"""Seconds that a worker whose pool is dead may take to hand back its tasks."""
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """What a worker is told by its pool."""
+
+    worker: str
+    pool: str
+    app: str
+    urls: list[str]
+    slots: int
+    topics: list[str]
+    table: str
+    settings: Settings
+
+
+def main() -> None:
+    """Work until told to leave; ends the process."""
+    assignment = msgspec.json.decode(sys.stdin.buffer.readline(), type=Assignment)
+    log_to_stderr(assignment.worker)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the pool, which tells its workers
+    try:
+        code = asyncio.run(_work(assignment))
+    except AppNotFound as error:
+        log.error("%s", error)  # noqa: TRY400  # the sentence says it all
+        code = NO_APP
+    except CorralError as error:
+        log.error("%s", error)  # noqa: TRY400
+        code = NO_SERVER
+    except Exception:
+        log.exception("the worker failed")
+        code = 1
+    logging.shutdown()
+    # Not sys.exit: it would wait for the threads of processors that do not end.
+    os._exit(code)
+
+
+async def _work(assignment: Assignment) -> int:
+    app = load_app(assignment.app)
+    leave = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, leave.set)
+    orphaned = threading.Event()
+    threading.Thread(target=_watch_pool, args=(loop, leave, orphaned), daemon=True, name="pool watch").start()
+    connection = await Connection.open(assignment.urls, name=f"corral worker {assignment.worker}")
+    try:
+        worker = Worker(
+            app,
+            connection,
+            settings=assignment.settings,
+            identity=Identity(assignment.worker, assignment.pool, socket.gethostname(), os.getpid()),
+            slots=assignment.slots,
+            topics={topic: app.processors[topic] for topic in assignment.topics},
+            table=SlotTable(Path(assignment.table), assignment.slots),
+        )
+        await worker.run(leave, orphaned.is_set)
+    finally:
+        await connection.close()
+    return 0
+
+
+def _watch_pool(loop: asyncio.AbstractEventLoop, leave: asyncio.Event, orphaned: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    orphaned.set()
+    try:
+        loop.call_soon_threadsafe(leave.set)
+    except RuntimeError:
+        return  # the loop is closed: leaving already
+    time.sleep(ORPHANED)  # then it has had its time, whatever it does
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
