@@ -1,0 +1,138 @@
+"""The dashboard: which screen is up, the clock of repainting, orders, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from textual import work
+from textual.app import App
+from textual.binding import Binding
+
+from corral.errors import CorralError
+from corral_tui.orders import Order, order_line
+from corral_tui.screens.base import LiveScreen
+from corral_tui.screens.confirm import ConfirmInterrupt
+from corral_tui.screens.help import HelpScreen
+from corral_tui.screens.run import RunScreen
+from corral_tui.screens.runs import RunsScreen
+from corral_tui.source import Source
+from corral_tui.spans import Line
+from corral_tui.summary import exit_code
+from corral_tui.theme import THEME
+
+FRAME = 0.1
+"""Seconds between two repaints: what happens in between is folded, and seen at once."""
+
+
+class Dashboard(App[int], inherit_bindings=False):
+    """Renders a source. `clock` gives seconds since the epoch; without a `frame` nothing is repainted by itself."""
+
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    TITLE = "corral"
+    BINDINGS = [
+        Binding("question_mark", "help", "help", key_display="?"),
+        Binding("q", "leave", "quit"),
+        Binding("ctrl+c", "break", "quit at once", show=False, priority=True),
+    ]
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        run_id: str | None = None,
+        read_only: bool = False,
+        clock: Callable[[], float] = time.time,
+        frame: float | None = FRAME,
+    ) -> None:
+        # Without colours the toolkit must not translate the terminal's own ones to greys.
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
+        self.source = source
+        self.read_only = read_only
+        self.now = clock()
+        """The time of the last repaint, by which all of it is drawn."""
+        self._clock = clock
+        self._frame = frame
+        self._run_id = run_id
+        self._orders: list[Order] = []
+
+    def on_mount(self) -> None:
+        self.register_theme(THEME)
+        if not self.no_color:
+            self.theme = THEME.name
+        self.source.start()
+        self.push_screen(RunsScreen())
+        if self._run_id is not None:
+            self.push_screen(RunScreen(self._run_id))
+        if self._frame is not None:
+            self.set_interval(self._frame, self.tick)
+        loop = asyncio.get_running_loop()
+        # The terminal is gone, or somebody wants us gone: without a handler the process dies without cleaning up.
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            loop.add_signal_handler(number, self.exit, 128 + number)
+
+    def tick(self) -> None:
+        """Repaint what is visible, where it has changed."""
+        if self.source.failure is not None:
+            self.exit(1)
+            return
+        self.now = self._clock()
+        with self.source.lock:
+            for screen in self._visible_screens():
+                screen.tick(self.now)
+
+    def _visible_screens(self) -> list[LiveScreen | ConfirmInterrupt]:
+        """The screen on top, and below a dialogue the one that shines through."""
+        visible: list[LiveScreen | ConfirmInterrupt] = []
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, LiveScreen | ConfirmInterrupt):
+                visible.append(screen)
+            if isinstance(screen, LiveScreen):
+                break
+        return visible
+
+    # --- orders --------------------------------------------------------------------------------------
+
+    @work
+    async def ask_interrupt(self, run_id: str) -> None:
+        """Ask, and interrupt the run if the answer is yes."""
+        with self.source.lock:
+            run = self.source.state.run(run_id, self.now)
+        if self.read_only or run is None or run.ended:
+            return
+        if not await self.push_screen_wait(ConfirmInterrupt(run_id)):
+            return
+        order = Order(run_id, run.topic, self._clock())
+        self._orders.append(order)
+        self.tick()
+        try:
+            order.receipt = await self.source.interrupt(run_id)
+        except CorralError as error:
+            order.problem = str(error)
+        finally:
+            order.ended_at = self._clock()
+        self.tick()
+
+    def notice(self, now: float) -> Line:
+        """The last order that is worth a line. The state's lock is held."""
+        self._orders = [order for order in self._orders if not order.expired(now)]
+        if not self._orders:
+            return ()
+        order = self._orders[-1]
+        return order_line(order, self.source.state.run(order.run_id, now), now)
+
+    # --- actions -------------------------------------------------------------------------------------
+
+    def action_help(self) -> None:
+        self.push_screen(HelpScreen(list(self.screen.active_bindings.values())))
+
+    def action_leave(self) -> None:
+        with self.source.lock:
+            self.exit(exit_code(self.source.state, self._clock(), self._run_id))
+
+    def action_break(self) -> None:
+        self.exit(130)

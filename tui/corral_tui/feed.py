@@ -1,0 +1,201 @@
+"""The only part of the dashboard that talks to the server: it folds what is stored, and what comes, into a state.
+
+It lives on a thread and a loop of its own. A terminal that stops reading stops the loop that draws; the fold goes on.
+
+    records ──> state.put_record      every run, and the counts of those that have ended
+    events  ──> state.apply           of all runs that are live, from before the oldest of them on
+    events  ──> state.detail.apply    of the one run that is looked at, all of them
+    beats   ──> state.beat            workers, and what runs
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from corral.client import Client, StoredEvent
+from corral.errors import CorralError
+from corral.events import Receipt
+from corral.runs import Beat
+from corral_tui.fold import Detail
+from corral_tui.state import State
+from corral_tui.values import Link
+
+MARGIN = 60.0
+"""Seconds before the oldest live run from which on events are read: clocks differ."""
+CHUNK = 100
+"""Events that are folded while the lock is held: the screen waits no longer than that."""
+WATCH = 0.2
+"""Seconds between two looks at the connection."""
+
+
+class Feed:
+    """A source for the screens. `url` and `namespace` as for a client."""
+
+    def __init__(self, url: str | None, namespace: str | None, *, clock: Callable[[], float] = time.time) -> None:
+        self.state = State()
+        self.state.link = Link(server=_address(url), since=clock())
+        self.failure: Exception | None = None
+        self.lock = threading.RLock()
+        self._open_client = lambda: Client(url, namespace)
+        self._clock = clock
+        self._thread = threading.Thread(target=self._run, name="corral feed", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._client: Client | None = None
+        self._wanted: str | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+
+    # --- from the thread of the screens --------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
+        self._call(lambda: self._main.cancel() if self._main else None)
+        self._thread.join(10)
+
+    def look_at(self, run_id: str | None) -> None:
+        self._wanted = run_id
+        with self.lock:
+            self.state.detail = None
+        self._call(self._look)
+
+    async def interrupt(self, run_id: str) -> Receipt | None:
+        client, loop = self._client, self._loop
+        if client is None or loop is None:
+            raise CorralError("not connected yet")
+        order = asyncio.run_coroutine_threadsafe(client.interrupt(run_id, wait=True), loop)
+        return await asyncio.wrap_future(order)
+
+    def _call(self, what: Callable[[], object]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(what)
+
+    # --- on the thread of the feed -------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except asyncio.CancelledError:
+            pass
+        except ExceptionGroup as group:
+            self.failure = _first(group)
+        except Exception as error:  # noqa: BLE001  the screens' thread raises it
+            self.failure = error
+
+    async def _live(self) -> None:
+        self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+        async with self._open_client() as client, asyncio.TaskGroup() as tasks:
+            self._client, self._tasks = client, tasks
+            records_read = asyncio.Event()
+            tasks.create_task(self._watch_connection(client))
+            tasks.create_task(self._read_records(client, records_read))
+            tasks.create_task(self._read_beats(client))
+            tasks.create_task(self._read_events(client, records_read))
+            self._look()
+
+    async def _watch_connection(self, client: Client) -> None:
+        """Say whether it is there; the connection itself comes back without us."""
+        server = ", ".join(_address(address) for address in client.connection.addresses)
+        while True:
+            phase = "live" if client.connection.connected else "offline"
+            with self.lock:
+                link = self.state.link
+                if link.phase != phase:
+                    self.state.link = replace(link, server=server or link.server, phase=phase, since=self._clock())
+            await asyncio.sleep(WATCH)
+
+    async def _read_records(self, client: Client, read: asyncio.Event) -> None:
+        async for batch in client.read_records():
+            with self.lock:
+                for run_id, record in batch:
+                    if record is None:
+                        self.state.drop_record(run_id)
+                    else:
+                        self.state.put_record(record)
+                if not batch and not read.is_set():
+                    self._begin_history()
+                    read.set()
+            await asyncio.sleep(0)
+
+    def _begin_history(self) -> None:
+        """All records are there: from here on it is known which events are needed."""
+        live = [record.created_at for record in self.state.records.values() if record.live]
+        self.state.history_from = min(live, default=self._clock()) - MARGIN
+        self.state.link = replace(self.state.link, ready=True)
+
+    async def _read_events(self, client: Client, records_read: asyncio.Event) -> None:
+        await records_read.wait()
+        position = 0
+        async for batch in client.read_events(since=self.state.history_from):
+            if batch and batch[0].seq <= position:
+                with self.lock:  # the server has lost what came last, and begins again
+                    self.state.restart()
+            position = batch[-1].seq if batch else position
+            for chunk in _chunks(batch):
+                now = self._clock()
+                with self.lock:
+                    for stored in chunk:
+                        self.state.apply(stored.run_id, stored.seq, stored.at, stored.event, now)
+                await asyncio.sleep(0)
+
+    async def _read_beats(self, client: Client) -> None:
+        def heard(beat: Beat, at: float) -> None:
+            with self.lock:
+                self.state.beat(beat, at)
+
+        end = await client.on_beat(heard)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await end()
+
+    # --- the run that is looked at -------------------------------------------------------------------
+
+    def _look(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        if self._wanted is not None and self._tasks is not None and self._client is not None:
+            self._looking = self._tasks.create_task(self._read_detail(self._client, self._wanted))
+
+    async def _read_detail(self, client: Client, run_id: str) -> None:
+        with self.lock:
+            record = self.state.records.get(run_id)
+            detail = self.state.detail = Detail(run_id, record.topic if record else "")
+        async for batch in client.read_events(run_id=run_id):
+            for chunk in _chunks(batch):
+                with self.lock:
+                    record = self.state.records.get(run_id)
+                    detail.fold.ledger.topic = record.topic if record else detail.fold.ledger.topic
+                    for stored in chunk:
+                        detail.apply(stored.seq, stored.at, stored.event)
+                await asyncio.sleep(0)
+            detail.caught_up = detail.caught_up or not batch
+
+
+def _chunks(batch: Sequence[StoredEvent]) -> list[Sequence[StoredEvent]]:
+    return [batch[start : start + CHUNK] for start in range(0, len(batch), CHUNK)]
+
+
+def _address(url: str | None) -> str:
+    """Host and port of each URL, without user and password."""
+    found = [urlsplit(part if "//" in part else f"//{part}").netloc for part in (url or "").split(",")]
+    return ", ".join(netloc.rpartition("@")[2] for netloc in found if netloc)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> Exception:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return _first(error)
+        if isinstance(error, Exception):
+            return error
+    return RuntimeError("the feed ended without a reason")

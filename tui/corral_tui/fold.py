@@ -1,0 +1,76 @@
+"""The fold of one run's events, as the dashboard keeps it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from corral.events import AnyEvent, Failed
+from corral.ledger import Ledger
+from corral.runs import Record
+from corral_tui.describe import ended_in, error_view, event_view
+from corral_tui.pulse import Pulse
+from corral_tui.values import ErrorView, EventView
+
+KEPT_EVENTS, KEPT_ERRORS = 10_000, 1_000
+"""What is kept of the run that is looked at; older ones are only counted."""
+
+
+class Fold:
+    """The live counts of one run."""
+
+    __slots__ = ("complete", "ledger", "moved_at", "pulse")
+
+    def __init__(self, topic: str) -> None:
+        self.ledger = Ledger(topic)
+        self.pulse = Pulse()
+        self.complete = True
+        """From the run's first event on; else the record's counts are the better ones."""
+        self.moved_at = 0.0
+        """When an event came that the record did not have, by the local clock; 0 while the record is up to date."""
+
+    def apply(self, sequence: int, at: float, event: AnyEvent) -> None:
+        before = self.ledger.sequence
+        self.ledger.apply(event, sequence, at)
+        if sequence > before:
+            self.pulse.add(at, ended_in(event))
+
+    def agrees(self, record: Record) -> bool:
+        """False if the record of the same event says otherwise: the fold has missed something, and is not to be shown."""
+        if record.seq != self.ledger.sequence:
+            return True
+        mine, counts = self.ledger.counts()[0], record.counts
+        return (mine.total, mine.success, mine.error) == (counts.total, counts.success, counts.error)
+
+
+class Detail:
+    """One run in depth: its own fold of all its events, and the last of them."""
+
+    def __init__(self, run_id: str, topic: str, *, events: int = KEPT_EVENTS, errors: int = KEPT_ERRORS) -> None:
+        self.run_id = run_id
+        self.fold = Fold(topic)
+        self.events: OrderedDict[str, EventView] = OrderedDict()
+        """By sequence, the newest last."""
+        self.errors: OrderedDict[str, ErrorView] = OrderedDict()
+        """By task and round, the newest last."""
+        self.seen_events = 0
+        self.seen_errors = 0
+        self.caught_up = False
+        """All that was stored when it was opened has been read."""
+        self._event_limit, self._error_limit = events, errors
+
+    def apply(self, sequence: int, at: float, event: AnyEvent) -> None:
+        """Fold one event of this run; an event that was applied already is left out."""
+        if sequence <= self.fold.ledger.sequence:
+            return
+        self.fold.apply(sequence, at, event)
+        self.seen_events += 1
+        self.events[str(sequence)] = event_view(sequence, at, event)
+        if len(self.events) > self._event_limit:
+            self.events.popitem(last=False)
+        if isinstance(event, Failed):
+            error = error_view(at, event)
+            if error.key not in self.errors:  # a task can fail twice where its worker was taken for dead
+                self.seen_errors += 1
+                self.errors[error.key] = error
+                if len(self.errors) > self._error_limit:
+                    self.errors.popitem(last=False)

@@ -1,0 +1,147 @@
+"""Rows of the lists: a cell for each column, from values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corral.ledger import Counts
+from corral.runs import ENDED
+from corral_tui import figures
+from corral_tui.columns import PERCENT, Column
+from corral_tui.spans import Line, bar, line, number, percent, status
+from corral_tui.text import clean
+from corral_tui.values import ErrorView, EventView, RunView, WorkerView
+
+Row = tuple[Line, ...]
+
+KIND_ROLES = {
+    "failed": "error",
+    "crashed": "error",
+    "retrying": "warning",
+    "interrupted": "interrupted",
+    "run-ended": "accent",
+    "reopened": "accent",
+}
+
+
+def run_row(run: RunView, columns: Sequence[Column], now: float) -> Row:
+    """A run in the list. What has ended is dim, so that the eye finds what lives, and what went wrong."""
+    return tuple(_run_cell(run, column, now) for column in columns)
+
+
+def _run_cell(run: RunView, column: Column, now: float) -> Line:
+    counts = run.counts
+    text = "dim" if run.ended else "text"
+    match column.name:
+        case "status":
+            return status(run.status, word=column.width > 1)
+        case "run":
+            return ((run.id[: column.width], "dim" if run.ended else "strong"),)
+        case "topic":
+            return ((clean(run.topic), text),)
+        case "bar":
+            return (*bar(run, column.width - PERCENT), (" ", text), *percent(run))
+        case "rate":
+            return ((figures.rate(run.rate), text),) if run.rate else ()
+        case "eta":
+            return _eta(run)
+        case "age":
+            since = run.finished_at if run.ended and run.finished_at else run.created_at
+            return ((figures.age(now - since), "dim"),)
+        case name:
+            return _count_cell(counts, name, text)
+
+
+def _eta(run: RunView) -> Line:
+    if run.eta is None or run.ended:
+        return ()
+    # While the root sends, more may come: what is known is a lower bound.
+    return ((f"{figures.short(run.eta)}{'+' if run.growing else ''}", "text"),)
+
+
+def _count_cell(counts: Counts, name: str, text: str) -> Line:
+    match name:
+        case "total":
+            return number(counts.total, text)
+        case "pending":
+            return number(counts.pending, text)
+        case "running":
+            return number(counts.running, "running")
+        case "retrying":
+            return number(counts.retrying, "warning")
+        case "success":
+            return number(counts.success, "dim" if text == "dim" else "success")
+        case "error":
+            return number(counts.error, "error")
+        case "stopped":
+            return number(counts.interrupted, "interrupted")
+        case _:
+            raise KeyError(name)
+
+
+def topic_row(run: RunView, topic: str, columns: Sequence[Column]) -> Row:
+    """One topic of a run."""
+    counts = run.topics[topic]
+    part = RunView(id=run.id, topic=topic, status=run.status, counts=counts, topics={}, created_at=run.created_at)
+    text = "dim" if run.status in ENDED else "text"
+    cells: list[Line] = []
+    for column in columns:
+        if column.name == "topic":
+            cells.append(((clean(topic), "strong" if text == "text" else "dim"),))
+        elif column.name == "bar":
+            cells.append((*bar(part, column.width - PERCENT), (" ", text), *percent(part)))
+        else:
+            cells.append(_count_cell(counts, column.name, text))
+    return tuple(cells)
+
+
+def error_row(error: ErrorView, columns: Sequence[Column]) -> Row:
+    """An error in the list; its traceback stands in the pane."""
+    cells = {
+        "at": line((figures.clock(error.at), "dim")),
+        "topic": line(error.topic),
+        "task": line((error.task, "dim")),
+        "attempt": line((str(error.attempt), "dim")),
+        "error": line((error.type, "error"), (f"  {error.message}", "text")),
+    }
+    return tuple(cells[column.name] for column in columns)
+
+
+def event_row(event: EventView, columns: Sequence[Column]) -> Row:
+    """An event in the list."""
+    cells = {
+        "sequence": line((figures.count(event.sequence), "dim")),
+        "at": line((figures.clock_ms(event.at), "dim")),
+        "kind": line((event.kind, KIND_ROLES.get(event.kind, "accent-dim"))),
+        "text": line((event.text, "text")),
+    }
+    return tuple(cells[column.name] for column in columns)
+
+
+def worker_row(worker: WorkerView, columns: Sequence[Column], now: float) -> Row:
+    """A worker process."""
+    text = "dim" if worker.silent else "text"
+    state = line(("✗ silent", "error")) if worker.silent else line(("▶ busy", "running"))
+    if not worker.silent and not worker.busy:
+        state = line(("· idle", "dim"))
+    cells: dict[str, Line] = {
+        "state": state,
+        "worker": line((clean(worker.id), "strong" if text == "text" else text)),
+        "host": line((clean(worker.host), text)),
+        "pid": line((str(worker.pid), "dim")),
+        "load": _load(worker, 10),
+        "slots": line(
+            (figures.count(worker.busy), "running" if worker.busy else "faint"),
+            (f"/{figures.count(worker.slots)}", "dim"),
+        ),
+        "memory": line((figures.size(worker.rss) if worker.rss else "", text)),
+        "up": line((figures.age(now - worker.started_at), "dim")),
+        "seen": line((figures.age(now - worker.seen_at), "error" if worker.silent else "dim")),
+        "topics": line((clean(" ".join(worker.topics)), text)),
+    }
+    return tuple(cells[column.name] for column in columns)
+
+
+def _load(worker: WorkerView, width: int) -> Line:
+    full = min(width, -(-width * worker.busy // max(1, worker.slots)))
+    return (("━" * full, "bar-live"), ("─" * (width - full), "bar-rest"))

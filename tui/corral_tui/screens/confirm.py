@@ -1,0 +1,91 @@
+"""The question before a run is stopped. The default is No."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+
+from corral_tui import view
+from corral_tui.spans import Line, line
+from corral_tui.theme import RAISED
+from corral_tui.widgets.lines import Lines
+
+if TYPE_CHECKING:
+    from corral_tui.app import Dashboard
+
+
+class Choice(Lines, can_focus=True):
+    """No or yes, the chosen one in brackets."""
+
+    def __init__(self, yes: str) -> None:
+        super().__init__(id="choice", ground=RAISED)
+        self._yes = yes
+        self.chosen = False
+
+    def on_mount(self) -> None:
+        self.choose(yes=False)
+
+    def choose(self, *, yes: bool) -> None:
+        """Move to No or Yes."""
+        self.chosen = yes
+        no_text, yes_text = ("  No  ", f"[ {self._yes} ]") if yes else ("[ No ]", f"  {self._yes}  ")
+        answers = line((no_text, "dim" if yes else "strong"), ("   ", "text"), (yes_text, "error" if yes else "dim"))
+        self.show([answers], [line(("y interrupt   esc no", "faint"))])
+
+    def on_click(self, event: events.Click) -> None:
+        if 1 <= event.x < 7:
+            self.screen.dismiss(False)
+        elif 10 <= event.x < 14 + len(self._yes):
+            self.screen.dismiss(True)
+
+
+class ConfirmInterrupt(ModalScreen[bool], inherit_bindings=False):
+    """Names what an interrupt does, live, while it waits for the answer."""
+
+    BINDINGS = [
+        Binding("escape,n,q", "answer(False)", "no", key_display="esc"),
+        Binding("y", "answer(True)", "yes", show=False),
+        Binding("enter", "take", "take the answer"),
+        Binding("left,right,h,l,tab,shift+tab,up,down", "turn", "other answer"),
+    ]
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self.run_id = run_id
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="box"):
+            yield Lines(id="question", ground=RAISED)
+            yield Choice("Interrupt")
+
+    def on_mount(self) -> None:
+        cast("Dashboard", self.app).tick()
+        self.query_one(Choice).focus()
+
+    def tick(self, now: float) -> None:
+        """The impact as it is now. The state's lock is held."""
+        run = cast("Dashboard", self.app).source.state.run(self.run_id, now)
+        if run is None or run.ended:
+            ended: Line = line((f"run {self.run_id} has ended", "strong"))
+            self.query_one("#question", Lines).show([ended, (), ()])
+            return
+        title = line(
+            ("Interrupt ", "strong"), (run.topic, "strong"), (" ", "text"), (run.id, "accent"), ("?", "strong")
+        )
+        impact = line((view.impact_text(run), "text"))
+        self.query_one("#question", Lines).show([title, (), impact, ()])
+
+    def action_answer(self, yes: bool) -> None:  # noqa: FBT001  bindings pass plain values
+        self.dismiss(yes)
+
+    def action_take(self) -> None:
+        self.dismiss(self.query_one(Choice).chosen)
+
+    def action_turn(self) -> None:
+        choice = self.query_one(Choice)
+        choice.choose(yes=not choice.chosen)

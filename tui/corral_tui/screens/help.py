@@ -1,0 +1,64 @@
+"""All keys that work here, from the bindings themselves, and what the signs mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, zip_longest
+
+from textual.app import ComposeResult
+from textual.binding import ActiveBinding, Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+
+from corral_tui.spans import GLYPHS, Line, line
+from corral_tui.theme import RAISED
+from corral_tui.widgets.lines import Lines
+
+_NAMES = {"slash": "/", "question_mark": "?", "escape": "esc", "pagedown": "pgdn", "pageup": "pgup"}
+
+
+class HelpScreen(ModalScreen[None], inherit_bindings=False):
+    """Opened over a screen, about that screen."""
+
+    BINDINGS = [Binding("escape,question_mark,q,enter", "dismiss", "close", key_display="esc")]
+
+    def __init__(self, bindings: Iterable[ActiveBinding]) -> None:
+        super().__init__()
+        self._lines = help_lines(bindings)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="box"):
+            yield Lines(id="help", ground=RAISED)
+
+    def on_mount(self) -> None:
+        self.query_one(Lines).show(self._lines)
+
+
+def help_lines(bindings: Iterable[ActiveBinding]) -> list[Line]:
+    """The keys of each action and what it does, two actions a line; then the signs."""
+    actions: dict[tuple[str, str], list[str]] = {}
+    for active in bindings:
+        binding = active.binding
+        if binding.description and active.enabled:
+            keys = actions.setdefault((binding.action, binding.description), [])
+            if (name := _name(binding.key)) not in keys:
+                keys.append(name)
+    cells: list[Line] = [
+        line((f"{' '.join(keys):<14} ", "accent"), (f"{description:<18}", "text"))
+        for (_, description), keys in actions.items()
+    ]
+    half = (len(cells) + 1) // 2
+    rows = [(*left, *right) for left, right in zip_longest(cells[:half], cells[half:], fillvalue=())]
+    return [line(("Keys", "strong")), (), *rows, (), line(("Signs", "strong")), (), *_signs()]
+
+
+def _signs() -> list[Line]:
+    signs = [((f"{glyph} ", status), (f"{status:<15}", "dim")) for status, glyph in GLYPHS.items()]
+    parts = [("█ ", "bar-live", "done"), ("█ ", "bar-error", "errors"), ("━ ", "bar-running", "running")]
+    parts += [("─ ", "bar-rest", "to do"), ("─ ", "bar-stopped", "stopped")]
+    bar = [((glyph, role), (f"{word}   ", "dim")) for glyph, role, word in parts]
+    return [tuple(chain(*signs[:3])), tuple(chain(*signs[3:])), tuple(chain(*bar))]
+
+
+def _name(key: str) -> str:
+    return _NAMES.get(key, key.replace("upper_", "").replace("ctrl+", "^"))

@@ -1,0 +1,43 @@
+"""What the screens need of a feed. The real one is in `feed`; tests hand in plain values."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from corral.events import Receipt
+from corral_tui.state import State
+
+
+class Source(Protocol):
+    """Fills a state, and carries orders to the server."""
+
+    state: State
+    """Read it only while holding `lock`: a feed may fold on a thread of its own."""
+    failure: Exception | None
+    """Why there is nothing to show and never will be: no server, no permission."""
+
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """Held while the state is changed, and while values are taken from it."""
+        ...
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        ...
+
+    def stop(self) -> None:
+        """End, and wait for that."""
+        ...
+
+    def look_at(self, run_id: str | None) -> None:
+        """Keep `state.detail` for this run from now on; None: for no run."""
+        ...
+
+    async def interrupt(self, run_id: str) -> Receipt | None:
+        """Stop a run and wait until it has stopped; None if it had ended before.
+
+        Raises:
+            CorralError: it is not known, or it was refused.
+        """
+        ...

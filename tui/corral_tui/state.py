@@ -1,0 +1,262 @@
+"""All that the dashboard knows: plain state that the feed folds into, and from which the screens take values.
+
+It holds no connection, no widget and no clock. Memory is bounded: a fold for each live run, and for the one run that
+is looked at the last events and errors in rings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from corral.events import AnyEvent
+from corral.ledger import Counts, Ledger
+from corral.runs import Beat, Record, Status, outcome, public_status
+from corral_tui.fold import Detail, Fold
+from corral_tui.pulse import Pulse
+from corral_tui.values import Link, RunView, Truth, WorkerView
+
+DEATH = 5.0
+"""Seconds without a heartbeat after which a worker counts as silent."""
+FORGET = 60.0
+"""Seconds after which a silent worker is no longer shown."""
+ETA_WINDOW = 10.0
+"""Seconds over which the rate behind an ETA is taken: calmer than the rate that is shown."""
+
+
+class State:
+    """The fold of records, events and heartbeats."""
+
+    def __init__(self) -> None:
+        self.link = Link()
+        self.records: dict[str, Record] = {}
+        self.folds: dict[str, Fold] = {}
+        self.detail: Detail | None = None
+        self.skew = 0.0
+        """Seconds by which the server's clock is ahead of ours, as far as seen."""
+        self.history_from = 0.0
+        """Server time from which on events are folded: runs that are older take their record's counts."""
+        self.widest: dict[str, int] = {}
+        """The largest counts seen, by state: what columns are sized for."""
+        self._skew_known = False
+        self._beats: dict[str, tuple[Beat, float]] = {}
+        self._order: list[str] | None = []
+
+    # --- what comes in -----------------------------------------------------------------------------
+
+    def put_record(self, record: Record) -> None:
+        """A run's record was written."""
+        if record.state in ("starting", "aborted"):
+            self.drop_record(record.id)
+            return
+        if record.id not in self.records:
+            self._order = None
+        self.records[record.id] = record
+        fold = self.folds.get(record.id)
+        if fold is None:
+            self._widen(record.counts)
+            if record.live:
+                self._open(record)
+        elif record.live:
+            fold.ledger.topic = record.topic
+            fold.complete = fold.complete and record.created_at >= self.history_from and fold.agrees(record)
+            if record.seq >= fold.ledger.sequence:
+                fold.moved_at = 0.0
+        else:
+            self._widen(record.counts)
+            del self.folds[record.id]
+
+    def drop_record(self, run_id: str) -> None:
+        """A run's record has expired."""
+        if self.records.pop(run_id, None) is not None:
+            self._order = None
+        self.folds.pop(run_id, None)
+
+    def apply(self, run_id: str, sequence: int, at: float, event: AnyEvent, now: float) -> None:
+        """A live run's event, received at `now`; the events of ended runs are left out."""
+        if not self._skew_known or at - now > self.skew:
+            self.skew, self._skew_known = at - now, True
+        record = self.records.get(run_id)
+        if record is not None and not record.live:
+            return
+        fold = self.folds.get(run_id)
+        if fold is None:  # its record comes in a moment
+            fold = self.folds[run_id] = Fold("")
+        fold.apply(sequence, at, event)
+        if not fold.moved_at and record is not None and record.seq < sequence:
+            fold.moved_at = now
+        if record is None and fold.ledger.over:
+            del self.folds[run_id]  # nobody will ask for it: the record has expired
+
+    def restart(self) -> None:
+        """All events are about to come again: the server has lost its last ones."""
+        self.folds.clear()
+        for record in self.records.values():
+            if record.live:
+                self._open(record)
+
+    def beat(self, beat: Beat, now: float) -> None:
+        """A worker's heartbeat."""
+        if beat.leaving:
+            self._beats.pop(beat.id, None)
+        else:
+            self._beats[beat.id] = (beat, now)
+
+    # --- what it says ------------------------------------------------------------------------------
+
+    def runs(self) -> list[str]:
+        """All runs, the newest first. The list is replaced when it changes, never altered."""
+        if self._order is None:
+            newest = sorted(self.records.values(), key=lambda record: (record.created_at, record.id), reverse=True)
+            self._order = [record.id for record in newest]
+        return self._order
+
+    def run(self, run_id: str, now: float) -> RunView | None:
+        """A run as it stands now; None if there is none."""
+        record = self.records.get(run_id)
+        if record is None:
+            return None
+        fold = self._fold_of(record)
+        view = self._from_record(record) if fold is None else self._from_fold(record, fold, now)
+        self._widen(view.counts)
+        return view
+
+    def agrees(self, run_id: str) -> bool | None:
+        """Whether an ended run's record says what its events say when they are folded here; None if not known."""
+        record, detail = self.records.get(run_id), self.detail
+        if record is None or record.live or detail is None or detail.run_id != run_id or not detail.caught_up:
+            return None
+        if detail.fold.ledger.round != record.round or not detail.fold.ledger.over:
+            return None
+        return detail.fold.ledger.counts()[0] == record.counts
+
+    def pulse(self, run_id: str) -> Pulse | None:
+        """The ends of a run over time, as far as its events were read."""
+        if self.detail is not None and self.detail.run_id == run_id and self.detail.caught_up:
+            return self.detail.fold.pulse
+        fold = self.folds.get(run_id)
+        return fold.pulse if fold else None
+
+    def workers(self, now: float) -> list[WorkerView]:
+        """Workers that were heard of in the last minute, by pool and age."""
+        views = [_worker(beat, seen_at, now) for beat, seen_at in self._fresh(now, FORGET)]
+        return sorted(views, key=lambda worker: (worker.pool, worker.started_at, worker.id))
+
+    def truth(self, now: float) -> Truth:
+        """The line on top."""
+        alive = [beat for beat, _ in self._fresh(now, DEATH)]
+        late = [now - fold.moved_at for fold in self.folds.values() if fold.moved_at]
+        return Truth(
+            link=self.link,
+            pools=len({beat.pool for beat in alive}),
+            workers=len(alive),
+            busy=sum(beat.busy for beat in alive),
+            slots=sum(beat.slots for beat in alive),
+            rate=sum(fold.pulse.rate(now + self.skew) for fold in self.folds.values()),
+            running_runs=sum(not fold.ledger.over for fold in self.folds.values()),
+            stale=max(late, default=0.0),
+        )
+
+    def served(self, now: float) -> set[str]:
+        """The topics that live workers serve."""
+        return {topic for beat, _ in self._fresh(now, DEATH) for topic in beat.topics}
+
+    # --- helpers -----------------------------------------------------------------------------------
+
+    def _open(self, record: Record) -> None:
+        fold = self.folds[record.id] = Fold(record.topic)
+        # What was stored before the history begins, or before a retry brought the run back, is not read again.
+        fold.complete = record.created_at >= self.history_from and record.round == 0
+
+    def _fold_of(self, record: Record) -> Fold | None:
+        fold = self.folds.get(record.id)
+        if fold is None or not fold.complete or fold.ledger.sequence < record.seq:
+            return None  # the record knows more
+        return fold
+
+    def _from_record(self, record: Record) -> RunView:
+        started = record.started_at or record.created_at
+        took = (record.finished_at - started) if record.finished_at else 0.0
+        done = record.counts.success + record.counts.error
+        return RunView(
+            id=record.id,
+            topic=record.topic,
+            status=public_status(record),
+            counts=record.counts,
+            topics=record.topics or {record.topic: record.counts},
+            created_at=record.created_at,
+            started_at=record.started_at,
+            finished_at=record.finished_at,
+            unique=record.unique,
+            sequence=record.seq,
+            root=record.root,
+            rate=done / took if took > 0 else 0.0,
+            interrupted_by=record.interrupted_by,
+            interrupt_reason=record.interrupt_reason,
+            receipt=record.receipt,
+        )
+
+    def _from_fold(self, record: Record, fold: Fold, now: float) -> RunView:
+        ledger = fold.ledger
+        running: dict[str, int] = {}
+        root_running = False
+        for beat, _ in self._fresh(now, DEATH):
+            root_running = root_running or record.id in beat.roots
+            for topic, tasks in beat.running.get(record.id, {}).items():
+                running[topic] = running.get(topic, 0) + tasks
+        counts, topics = ledger.counts({} if ledger.over else running, root_running and not ledger.over)
+        left = counts.pending + counts.running
+        calm_rate = fold.pulse.rate(now + self.skew, ETA_WINDOW)
+        order = ledger.interrupt
+        return RunView(
+            id=record.id,
+            topic=record.topic,
+            status=_live_status(record, ledger),
+            counts=counts,
+            topics=topics,
+            created_at=record.created_at,
+            started_at=record.started_at,
+            finished_at=ledger.last_at if ledger.over else None,
+            unique=record.unique,
+            sequence=ledger.sequence,
+            folded=True,
+            growing=not ledger.over and ledger.outcome((0, 0)) is None,
+            root=ledger.root_state(root_running),
+            rate=fold.pulse.rate(now + self.skew),
+            eta=left / calm_rate if left and calm_rate else None,
+            interrupted_by=order.by if order else record.interrupted_by,
+            interrupt_reason=order.reason if order else record.interrupt_reason,
+            receipt=ledger.receipt or record.receipt,
+        )
+
+    def _fresh(self, now: float, seconds: float) -> Iterator[tuple[Beat, float]]:
+        return ((beat, seen_at) for beat, seen_at in self._beats.values() if now - seen_at <= seconds)
+
+    def _widen(self, counts: Counts) -> None:
+        for name in ("total", "running", "error", "interrupted"):
+            self.widest[name] = max(self.widest.get(name, 0), getattr(counts, name))
+
+
+def _live_status(record: Record, ledger: Ledger) -> Status:
+    if ledger.over:
+        return outcome(ledger.counts()[0])
+    if ledger.interrupt is not None or record.state == "interrupting":
+        return "interrupting"
+    status = public_status(record)
+    return "running" if status == "queued" and ledger.sequence else status
+
+
+def _worker(beat: Beat, seen_at: float, now: float) -> WorkerView:
+    return WorkerView(
+        id=beat.id,
+        pool=beat.pool,
+        host=beat.host,
+        pid=beat.pid,
+        topics=tuple(beat.topics),
+        slots=beat.slots,
+        busy=beat.busy,
+        rss=beat.rss,
+        started_at=beat.started_at,
+        seen_at=seen_at,
+        silent=now - seen_at > DEATH,
+        version=beat.version,
+    )

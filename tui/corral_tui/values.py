@@ -1,0 +1,140 @@
+"""What the screens render: frozen values, made by the state and read by nobody's clock but the caller's.
+
+Times are seconds since the epoch, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from corral.events import Receipt
+from corral.ledger import Counts, TaskState
+from corral.runs import Status
+
+Phase = Literal["connecting", "live", "offline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The connection to the server."""
+
+    server: str = ""
+    """Its address, without credentials."""
+    phase: Phase = "connecting"
+    since: float = 0.0
+    """When this phase began."""
+    ready: bool = False
+    """The runs that are stored have been read: an empty list means that there are none."""
+    reason: str = ""
+    """Why it is not connected, as far as known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """A run, now."""
+
+    id: str
+    topic: str
+    status: Status
+    counts: Counts
+    topics: Mapping[str, Counts]
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    unique: str | None = None
+    sequence: int = 0
+    """The last event in the counts."""
+    folded: bool = False
+    """The counts are this dashboard's own fold, not those of the record."""
+    growing: bool = False
+    """The root has not ended: there may be more tasks to come."""
+    root: TaskState = "pending"
+    rate: float = 0.0
+    """Ends per second: of the last seconds while it is live, and on average when it has ended."""
+    eta: float | None = None
+    """Seconds until all that is known has ended, at the present rate."""
+    interrupted_by: str | None = None
+    interrupt_reason: str | None = None
+    receipt: Receipt | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("success", "failed", "interrupted")
+
+    @property
+    def done(self) -> int:
+        """Tasks that ended by themselves."""
+        return self.counts.success + self.counts.error
+
+    @property
+    def holds(self) -> bool:
+        """Whether the counts add up."""
+        c = self.counts
+        return c.total == c.pending + c.running + c.success + c.error + c.interrupted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """A worker process, as its last heartbeat says."""
+
+    id: str
+    pool: str
+    host: str
+    pid: int
+    topics: tuple[str, ...]
+    slots: int
+    busy: int
+    rss: int
+    """Bytes of memory."""
+    started_at: float
+    seen_at: float
+    silent: bool
+    """Not heard of for so long that it is taken for dead."""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """The line on top: where the numbers come from, and how fresh they are."""
+
+    link: Link
+    pools: int = 0
+    workers: int = 0
+    busy: int = 0
+    slots: int = 0
+    rate: float = 0.0
+    """Ends per second, over all runs."""
+    running_runs: int = 0
+    stale: float = 0.0
+    """Seconds for which a run has moved and its record has not: no bookkeeper, if that goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventView:
+    """A stored event, as one line."""
+
+    sequence: int
+    at: float
+    kind: str
+    text: str
+    """Cleaned already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorView:
+    """Why a task ended as error; all of it cut to what a person reads."""
+
+    key: str
+    task: str
+    topic: str
+    type: str
+    message: str
+    traceback: tuple[str, ...]
+    """Cleaned lines."""
+    body: tuple[str, ...]
+    """Cleaned lines."""
+    attempt: int
+    at: float
+    worker: str

@@ -1,0 +1,259 @@
+"""The lines around the lists, from values: where the numbers come from, how a run stands, what an action does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corral.events import Receipt, quantile
+from corral.ledger import Ledger
+from corral_tui import figures
+from corral_tui.columns import NARROW, WIDE
+from corral_tui.pulse import Pulse
+from corral_tui.spans import Line, bar, joined, line, percent, plain, spark, status
+from corral_tui.text import clean
+from corral_tui.values import ErrorView, Link, RunView, Truth
+
+STALE = 5.0
+"""Seconds after which records that stand still are worth a word: a change of bookkeeper takes less."""
+
+
+# --- the line of truth --------------------------------------------------------------------------------
+
+
+def truth_left(truth: Truth, width: int) -> Line:
+    """Where this is, who works, how much, how fast."""
+    slots = line(
+        (figures.count(truth.busy), "running" if truth.busy else "dim"), (f"/{figures.count(truth.slots)} slots", "dim")
+    )
+    workers = line((figures.plural(truth.workers, "worker"), "dim"))
+    pools = line((figures.plural(truth.pools, "pool"), "dim")) if width >= NARROW else ()
+    rate = line((figures.rate(truth.rate), "strong" if truth.rate else "dim"))
+    if not truth.workers:
+        work = line(("no workers", "warning"))
+    else:
+        work = joined([pools, workers, slots, rate])
+    if truth.link.phase == "connecting":
+        work = ()
+    return (("corral", "title"), ("  ", "text"), (clean(truth.link.server), "dim"), ("   ", "text"), *work)
+
+
+def truth_right(truth: Truth, now: float, width: int) -> Line:
+    """How fresh it is."""
+    link = truth.link
+    since = figures.short(now - link.since)
+    match link.phase:
+        case "connecting":
+            return line((f"◌ connecting {since}", "warning"))
+        case "offline":
+            return line((f"○ offline {since}", "error"))
+        case "live":
+            if not link.ready:
+                return line(("◌ reading", "warning"))
+            if truth.stale >= STALE:
+                return line(
+                    (f"records {figures.short(truth.stale)} old", "warning"), ("  ", "text"), ("● live", "success")
+                )
+            return line(("records current  ", "faint") if width >= NARROW else "", ("● live", "success"))
+
+
+# --- a run ------------------------------------------------------------------------------------------
+
+
+def run_title(run: RunView, now: float) -> Line:
+    """What it is, how it stands, and since when."""
+    parts = [
+        line((clean(run.topic), "strong"), ("  ", "text"), (run.id, "accent")),
+        status(run.status),
+        line((clean(run.unique, 60), "text")) if run.unique else (),
+        line((_when(run, now), "dim")),
+    ]
+    return joined(parts, ("   ", "text"))
+
+
+def _when(run: RunView, now: float) -> str:
+    begun = run.started_at or run.created_at
+    if run.finished_at and run.ended:
+        took = figures.long(run.finished_at - begun)
+        return f"took {took}, ended {figures.clock(run.finished_at)}, {figures.long(now - run.finished_at)} ago"
+    if run.status == "queued":
+        return f"waits for {figures.long(now - run.created_at)}"
+    return f"since {figures.clock(begun)}, for {figures.long(now - begun)}"
+
+
+def run_bar(run: RunView, width: int) -> Line:
+    """The bar over the whole width, and the percentage."""
+    return (*bar(run, max(8, width - 6)), ("  ", "text"), *percent(run))
+
+
+def conservation(run: RunView, agrees: bool | None, width: int) -> list[Line]:
+    """Every task accounted for, in one line, or two where one is too short; with a mark when it adds up.
+
+    `agrees` says whether the record of an ended run was found to say what its events say.
+    """
+    counts = run.counts
+    retrying = f" ({figures.count(counts.retrying)} retrying)" if counts.retrying else ""
+    first = line(
+        (figures.count(counts.total), "strong"),
+        (" total = ", "dim"),
+        (figures.count(counts.pending), "text" if counts.pending else "faint"),
+        (f" pending{retrying}", "dim"),
+        (" + ", "faint"),
+        (figures.count(counts.running), "running" if counts.running else "faint"),
+        (" running", "dim"),
+    )
+    second = line(
+        (" + ", "faint"),
+        (figures.count(counts.success), "success" if counts.success else "faint"),
+        (" success", "dim"),
+        (" + ", "faint"),
+        (figures.count(counts.error), "error" if counts.error else "faint"),
+        (" error", "dim"),
+        (" + ", "faint"),
+        (figures.count(counts.interrupted), "interrupted" if counts.interrupted else "faint"),
+        (" interrupted", "dim"),
+    )
+    mark = (("   ", "text"), *proof(run, agrees))
+    if sum(len(plain(part)) for part in (first, second, mark)) <= width:
+        return [(*first, *second, *mark)]
+    return [first, (("   ", "text"), *second, *mark)]
+
+
+def proof(run: RunView, agrees: bool | None) -> Line:
+    """The mark behind the conservation line."""
+    if not run.holds:
+        return line(("✗ does not add up", "error"))
+    if agrees is False:
+        return line(("✗ the record says otherwise: corral verify", "error"))
+    at = f"event {figures.count(run.sequence)}"
+    if agrees:
+        return line((f"✓ proven: folded again to {at}", "success"))
+    return line((f"✓ holds at {at}", "success")) if run.folded else line((f"✓ recorded at {at}", "success"))
+
+
+def run_pulse(run: RunView, pulse: Pulse | None, ledger: Ledger | None, now: float, width: int) -> Line:
+    """How fast it goes: the last minute or so, rate, ETA, and how long tasks take.
+
+    `now` is by the server's clock; of an ended run its last minute is shown.
+    """
+    end = now if pulse is None or not run.ended or pulse.last_at is None else pulse.last_at + 1
+    columns = spark(pulse.columns(end, 60 if width >= WIDE else 30)) if pulse and pulse.first_at is not None else ()
+    rate = line((figures.rate(run.rate), "dim" if run.ended else "strong"), (" on average" if run.ended else "", "dim"))
+    parts = [
+        columns,
+        rate if run.rate else (),
+        line(("ETA ", "dim"), (figures.long(run.eta), "text"), (" and growing" if run.growing else "", "dim"))
+        if run.eta is not None and not run.ended
+        else (),
+        _latency(ledger) if ledger and width >= NARROW else (),
+    ]
+    return joined(parts, ("   ", "text"))
+
+
+def _latency(ledger: Ledger) -> Line:
+    typical, slow = quantile(ledger.durations, 0.5), quantile(ledger.durations, 0.99)
+    waited = quantile(ledger.waits, 0.99)
+    if typical is None or slow is None:
+        return ()
+    wait = ((" · wait p99 ", "dim"), (figures.short(waited), "text")) if waited is not None else ()
+    return (
+        ("run p50 ", "dim"),
+        (figures.short(typical), "text"),
+        (" p99 ", "dim"),
+        (figures.short(slow), "text"),
+        *wait,
+    )
+
+
+def run_note(run: RunView, served: bool) -> Line:
+    """What else there is to say: who stopped it and how that went, or why it does not begin."""
+    if run.receipt is not None:
+        return line(("■ ", "interrupted"), (f"{_by(run)}{receipt_text(run.receipt)}", "text"))
+    if run.status == "interrupting":
+        return line(
+            ("■ ", "interrupted"), (f"{_by(run)}stopping: {figures.count(run.counts.running)} still run", "text")
+        )
+    if run.status == "queued" and not served:
+        return line(("· ", "warning"), (f"no worker serves {clean(run.topic)}: start a pool that does", "warning"))
+    return ()
+
+
+def _by(run: RunView) -> str:
+    who = f"by {clean(run.interrupted_by, 40)}" if run.interrupted_by else ""
+    why = f" ({clean(run.interrupt_reason, 80)})" if run.interrupt_reason else ""
+    return f"{who}{why}: " if who or why else ""
+
+
+def error_lines(error: ErrorView) -> list[Line]:
+    """An error in full: what, where, the traceback, and the message that was processed."""
+    head = [
+        line((error.type, "error")),
+        line((error.message, "strong")),
+        line((f"{error.topic}  task {error.task}  attempt {error.attempt}  worker {error.worker}", "dim")),
+        (),
+    ]
+    trace = [line((text, _trace_role(text))) for text in error.traceback]
+    body = [(), line(("message", "head")), *(line((text, "text")) for text in error.body)] if error.body else []
+    return [*head, *trace, *body]
+
+
+def _trace_role(text: str) -> str:
+    if text.startswith(("  File ", "Traceback")):
+        return "accent-dim"
+    return "text" if text.startswith("    ") else "error"
+
+
+# --- the interrupt ----------------------------------------------------------------------------------
+
+
+def impact_text(run: RunView) -> str:
+    """What an interrupt would do now."""
+    counts = run.counts
+    return (
+        f"removes {figures.count(counts.pending)} queued, stops {figures.count(counts.running)} running;"
+        f" {figures.count(run.done)} stay done"
+    )
+
+
+def receipt_text(receipt: Receipt) -> str:
+    """What an interrupt did."""
+    killed = f", {figures.count(receipt.killed)} killed" if receipt.killed else ""
+    return (
+        f"stopped in {figures.long(receipt.seconds)}: {figures.count(receipt.removed)} removed,"
+        f" {figures.count(receipt.stopped)} stopped{killed}, {figures.count(receipt.finished_first)} finished first"
+    )
+
+
+# --- designed states --------------------------------------------------------------------------------
+
+
+def empty_lines(link: Link, topics: Sequence[str], now: float) -> list[Line]:
+    """What stands in place of an empty list of runs, with the next step."""
+    if link.phase == "connecting":
+        return [
+            line(("Connecting", "strong")),
+            (),
+            line((clean(link.server), "dim")),
+            line((_reason(link, now), "dim")),
+        ]
+    if link.phase == "offline":
+        return [
+            line(("Offline", "error")),
+            (),
+            line((_reason(link, now), "dim")),
+            line(("it goes on by itself", "dim")),
+        ]
+    if not link.ready:
+        return [line(("Reading runs", "strong"))]
+    topic = clean(topics[0]) if topics else "TOPIC"
+    help_line = f"served now: {' '.join(topics[:6])}" if topics else "no worker is up; start some:  corral up APP"
+    return [
+        line(("No runs yet", "strong")),
+        (),
+        line(("start one:  ", "dim"), (f"corral start {topic} '{{...}}'", "accent")),
+        line((clean(help_line, 70), "dim")),
+    ]
+
+
+def _reason(link: Link, now: float) -> str:
+    waited = f"for {figures.long(now - link.since)}"
+    return f"{waited}: {clean(link.reason, 100)}" if link.reason else waited

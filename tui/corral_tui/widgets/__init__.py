@@ -1,0 +1,1 @@
+"""The parts that screens are made of. They render values, and know no server."""

@@ -1,0 +1,41 @@
+"""From spans to what the toolkit draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+
+from corral_tui.spans import Line
+
+Look = Callable[[str], Style]
+"""The style of a role, on the ground where it is drawn."""
+
+
+def width_of(spans: Line) -> int:
+    """Cells that the spans take."""
+    return sum(cell_len(text) for text, _ in spans)
+
+
+def fitted(spans: Line, width: int, look: Look, *, right: bool = False) -> Iterable[Segment]:
+    """The spans in exactly `width` cells: padded, or cut with an ellipsis in the last cell."""
+    length = width_of(spans)
+    if length <= width:
+        pad = Segment(" " * (width - length), look("text"))
+        drawn = [Segment(text, look(role)) for text, role in spans if text]
+        return [pad, *drawn] if right else [*drawn, pad]
+    return list(_cut(spans, width, look))
+
+
+def _cut(spans: Line, width: int, look: Look) -> Iterable[Segment]:
+    room = width - 1
+    for text, role in spans:
+        length = cell_len(text)
+        if length > room:
+            yield Segment(set_cell_size(text, room), look(role))
+            yield Segment("…", look(role))
+            return
+        room -= length
+        yield Segment(text, look(role))

@@ -1,0 +1,238 @@
+"""The table behind every list: drawn a line at a time, and only where something has changed.
+
+The owner says which rows there are (keys) and how to make one (cells); cells are made for visible rows only, so a list
+may be as long as it likes. The cursor stays on its key, whatever happens to the list around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from corral_tui.columns import Column
+from corral_tui.spans import Line
+from corral_tui.theme import style
+from corral_tui.widgets.strips import fitted
+
+Cells = Sequence[Line]
+MakeRow = Callable[[str], Cells | None]
+"""The cells of a row, one for each column; None for a key that is gone."""
+
+
+class Table(ScrollView, can_focus=True, inherit_bindings=False):
+    """A list with a fixed line of titles, and a cursor."""
+
+    BINDINGS = [
+        Binding("enter", "open", "open", key_display="enter"),
+        Binding("down,j", "move(1)", "down", show=False),
+        Binding("up,k", "move(-1)", "up", show=False),
+        Binding("pagedown,ctrl+d,space", "page(1)", "page down", show=False),
+        Binding("pageup,ctrl+u", "page(-1)", "page up", show=False),
+        Binding("home,g", "edge(False)", "first", show=False),
+        Binding("end,G", "edge(True)", "last", show=False),
+    ]
+    DEFAULT_CSS = """
+    Table { height: 1fr; width: 1fr; scrollbar-size: 1 1; overflow-x: hidden; overflow-y: auto;
+        scrollbar-gutter: stable; }
+    """
+
+    class Opened(Message):
+        """Enter, or a click on the row under the cursor."""
+
+        def __init__(self, table: Table, key: str) -> None:
+            super().__init__()
+            self.table, self.key = table, key
+
+        @property
+        def control(self) -> Table:
+            return self.table
+
+    class Moved(Message):
+        """The cursor is on another row."""
+
+        def __init__(self, table: Table, key: str) -> None:
+            super().__init__()
+            self.table, self.key = table, key
+
+        @property
+        def control(self) -> Table:
+            return self.table
+
+    def __init__(self, *, id: str | None = None, empty: str = "", opens: bool = False) -> None:
+        super().__init__(id=id)
+        self._empty = empty
+        """What stands in an empty list."""
+        self._opens = opens
+        """Whether there is something behind a row."""
+        self._columns: tuple[Column, ...] = ()
+        self._keys: Sequence[str] = ()
+        self._index: dict[str, int] = {}
+        self._make: MakeRow = lambda _: None
+        self._cursor: str | None = None
+        self._painted: dict[str, Cells] = {}
+        """What stands on the screen, by key."""
+
+    # --- what it shows -----------------------------------------------------------------------------
+
+    @property
+    def cursor(self) -> str | None:
+        """The key under the cursor; None in an empty list."""
+        return self._cursor
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The rows that there are."""
+        return self._keys
+
+    def show(self, columns: tuple[Column, ...], keys: Sequence[str], make: MakeRow) -> None:
+        """Show these rows from now on, and draw again what differs from what is on the screen."""
+        self._make = make
+        if columns != self._columns:
+            self._columns = columns
+            self._painted.clear()
+            self.refresh()
+        if keys is not self._keys and keys != self._keys:
+            self._replace(keys)
+        for index in self._visible():
+            key = self._keys[index]
+            if key in self._painted and self._painted[key] != make(key):
+                self._refresh_row(index)
+
+    def select(self, key: str) -> None:
+        """Put the cursor on a row, and the row in view."""
+        if key not in self._index:
+            return
+        before, self._cursor = self._cursor, key
+        for changed in (before, key):
+            if changed is not None and changed in self._index:
+                self._refresh_row(self._index[changed])
+        self._reveal()
+        if before != key:
+            self.post_message(self.Moved(self, key))
+
+    def _replace(self, keys: Sequence[str]) -> None:
+        top = self._first_visible()
+        anchor = self._keys[top] if top and top < len(self._keys) else None
+        old_place = self._index.get(self._cursor, 0) if self._cursor is not None else 0
+        self._keys = keys
+        self._index = {key: index for index, key in enumerate(keys)}
+        self._painted = {key: cells for key, cells in self._painted.items() if key in self._index}
+        self.virtual_size = Size(self.size.width, len(keys) + 1)
+        if anchor is not None and anchor in self._index:
+            # Rows that come in above do not push away what is being read.
+            self.scroll_to(y=self._index[anchor], animate=False)
+        if self._cursor not in self._index:
+            place = min(old_place, len(keys) - 1)
+            self._cursor = keys[place] if keys else None
+            if self._cursor is not None:
+                self.post_message(self.Moved(self, self._cursor))
+        self.refresh()
+
+    # --- the lines ---------------------------------------------------------------------------------
+
+    def _first_visible(self) -> int:
+        return int(self.scroll_offset.y)
+
+    def _visible(self) -> range:
+        first = self._first_visible()
+        return range(first, min(len(self._keys), first + max(0, self.size.height - 1)))
+
+    def _refresh_row(self, index: int) -> None:
+        y = index - self._first_visible() + 1
+        if 1 <= y < self.size.height:
+            self.refresh(Region(0, y, self.size.width, 1))
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        colour = not self.app.no_color
+        if y == 0:
+            return self._strip([((c.title, "head"),) for c in self._columns], " ", width, cursor=False, colour=colour)
+        index = self._first_visible() + y - 1
+        if index >= len(self._keys):
+            if index == 1 and not self._keys:
+                segments = [
+                    Segment("  ", style("text", colour=colour)),
+                    Segment(self._empty, style("dim", colour=colour)),
+                ]
+                return Strip(segments).adjust_cell_length(width, style("text", colour=colour))
+            return Strip.blank(width, style("text", colour=colour))
+        key = self._keys[index]
+        cells = self._make(key)
+        if cells is None:
+            return Strip.blank(width, style("text", colour=colour))
+        if len(self._painted) > 500:
+            self._painted.clear()  # rows that were scrolled away
+        self._painted[key] = cells
+        cursor = key == self._cursor
+        return self._strip(cells, "▌" if cursor else " ", width, cursor=cursor and self.has_focus, colour=colour)
+
+    def _strip(self, cells: Cells, mark: str, width: int, *, cursor: bool, colour: bool) -> Strip:
+        def look(role: str) -> Style:
+            return style(role, colour=colour, cursor=cursor)
+
+        segments = [Segment(mark, look("accent"))]
+        for column, cell in zip(self._columns, cells, strict=True):
+            segments.append(Segment(" " * column.gap, look("text")))
+            segments += fitted(cell, column.width, look, right=column.right)
+        return Strip(segments).adjust_cell_length(width, look("text"))
+
+    # --- moving ------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        del parameters
+        return self._opens or action != "open"
+
+    def action_open(self) -> None:
+        if self._cursor is not None:
+            self.post_message(self.Opened(self, self._cursor))
+
+    def action_move(self, by: int) -> None:
+        self._go(self._place() + by)
+
+    def action_page(self, pages: int) -> None:
+        self._go(self._place() + pages * max(1, self.size.height - 2))
+
+    def action_edge(self, last: bool) -> None:  # noqa: FBT001  bindings pass plain values
+        self._go(len(self._keys) - 1 if last else 0)
+
+    def _place(self) -> int:
+        return self._index.get(self._cursor, 0) if self._cursor is not None else 0
+
+    def _go(self, place: int) -> None:
+        if self._keys:
+            self.select(self._keys[max(0, min(place, len(self._keys) - 1))])
+
+    def _reveal(self) -> None:
+        place, first, rows = self._place(), self._first_visible(), max(1, self.size.height - 1)
+        if place < first:
+            self.scroll_to(y=place, animate=False)
+        elif place >= first + rows:
+            self.scroll_to(y=place - rows + 1, animate=False)
+
+    def on_click(self, event: events.Click) -> None:
+        index = self._first_visible() + event.y - 1
+        if event.y == 0 or index >= len(self._keys):
+            return
+        key = self._keys[index]
+        if key == self._cursor and self._opens:
+            self.action_open()
+        else:
+            self.select(key)
+
+    def on_resize(self) -> None:
+        self.virtual_size = Size(self.size.width, len(self._keys) + 1)
+        self._reveal()
+
+    def on_focus(self) -> None:
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()
