@@ -24,7 +24,7 @@ _NO_CONSUMER = 10014
 _MARKER_TTL = 600
 # Pull requests that may wait at one consumer: a few for every worker of a topic.
 _MAX_WAITING = 8192
-_SMALLEST = 16 << 20  # bytes; a server with less room than this for a stream is of no use
+_SMALLEST_DIVISOR = 64  # a server with room for less than this part of the settings is of no use
 # What may be changed on a stream that exists; its limits stay as the operator has set them.
 _UPDATED = ("num_replicas",)
 
@@ -39,9 +39,25 @@ async def ensure(connection: Connection, names: Names, settings: Settings) -> bo
         StorageFull: there is no room even for small streams.
         ApiError, PermissionDenied: as the server answers.
     """
-    await _ensure_stream(connection, _tasks(names, settings))
-    await _ensure_stream(connection, _events(names, settings))
-    return await _ensure_stream(connection, _bucket(names, settings))
+    made: list[dict[str, Any]] = []
+    divisor = 1
+    for config in (_tasks(names, settings), _events(names, settings), _bucket(names, settings)):
+        if await _keep_stream(connection, config):
+            continue
+        while True:
+            try:
+                if await _make_stream(connection, _smaller(config, divisor)):
+                    made.append(config)
+                break
+            except StorageFull:
+                divisor *= 2
+                if divisor > _SMALLEST_DIVISOR:
+                    raise
+                for earlier in made:  # all shrink alike, so that the first takes no room from the last
+                    await connection.api(f"STREAM.UPDATE.{earlier['name']}", _smaller(earlier, divisor))
+    if made and divisor > 1:
+        _log.warning("the streams are smaller than the settings say", extra={"divisor": divisor})
+    return any(config["name"] == names.bucket_stream for config in made)
 
 
 async def ensure_consumer(connection: Connection, names: Names, topic: str, settings: Settings) -> None:
@@ -186,28 +202,26 @@ def _common(settings: Settings) -> dict[str, Any]:
     }
 
 
-async def _ensure_stream(connection: Connection, config: dict[str, Any]) -> bool:
-    """True if this call has made the stream."""
+def _smaller(config: dict[str, Any], divisor: int) -> dict[str, Any]:
+    return {**config, "max_bytes": config["max_bytes"] // divisor}
+
+
+async def _make_stream(connection: Connection, config: dict[str, Any]) -> bool:
+    """True if this call has made the stream; StorageFull if its limit is more than the server has."""
     name = config["name"]
-    if await _keep_stream(connection, config):
-        return False
     # The server answers a second creation with the same configuration as if it were the first.
     # With a mark of its own only one caller's creation succeeds.
-    config = {**config, "metadata": {"corral.created": secrets.token_hex(8)}}
-    while True:
-        try:
-            await connection.api(f"STREAM.CREATE.{name}", config)
-        except ApiError as error:
-            if error.code == _STREAM_EXISTS:
-                return False
-            if error.code != _NO_STORAGE:
-                raise
-            if config["max_bytes"] // 2 < _SMALLEST:
-                raise StorageFull(name, error.description) from None
-            config = {**config, "max_bytes": config["max_bytes"] // 2}
-        else:
-            _log.info("stream created", extra={"stream": name, "max_bytes": config["max_bytes"]})
-            return True
+    marked = {**config, "metadata": {"corral.created": secrets.token_hex(8)}}
+    try:
+        await connection.api(f"STREAM.CREATE.{name}", marked)
+    except ApiError as error:
+        if error.code == _STREAM_EXISTS:
+            return False
+        if error.code == _NO_STORAGE:
+            raise StorageFull(name, error.description) from None
+        raise
+    _log.info("stream created", extra={"stream": name, "max_bytes": config["max_bytes"]})
+    return True
 
 
 async def _keep_stream(connection: Connection, config: dict[str, Any]) -> bool:
