@@ -27,11 +27,11 @@ LONGEST_TRACEBACK = 16 * 1024
 LONGEST_MESSAGE = 4 * 1024
 
 
-class Success(msgspec.Struct, frozen=True):
+class Success(msgspec.Struct, frozen=True, tag="success"):
     """The processor returned."""
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, tag="failure"):
     """The task ends as error."""
 
     error: str
@@ -40,7 +40,7 @@ class Failure(msgspec.Struct, frozen=True):
     fingerprint: str = ""
 
 
-class Again(msgspec.Struct, frozen=True):
+class Again(msgspec.Struct, frozen=True, tag="again"):
     """The task is executed again after `delay` seconds."""
 
     delay: float
@@ -48,13 +48,13 @@ class Again(msgspec.Struct, frozen=True):
     """What the attempt failed with; None for a `Requeue`, which spends no attempt."""
 
 
-class Stopped(msgspec.Struct, frozen=True):
+class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
     """The task was interrupted."""
 
     killed: bool = False
 
 
-class Silent(msgspec.Struct, frozen=True):
+class Silent(msgspec.Struct, frozen=True, tag="silent"):
     """Another execution has taken over: nothing is said of this one."""
 
 

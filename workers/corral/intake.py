@@ -36,6 +36,7 @@ class Intake:
         topics: Mapping[str, Processor[Any, ..., Any]],
         *,
         slots: int,
+        isolated: int,
         deliver: Callable[[Delivery], None],
         paused: Callable[[], bool],
     ) -> None:
@@ -43,6 +44,7 @@ class Intake:
         self._names = names
         self._settings = settings
         self._slots = slots
+        self._isolated = isolated
         self._deliver = deliver
         self._paused = paused
         self._sources = {topic: _Source(self._cap(processor)) for topic, processor in topics.items()}
@@ -141,7 +143,8 @@ class Intake:
         self.refill()
 
     def _cap(self, processor: Processor[Any, ..., Any]) -> int:
-        return min(self._slots, processor.concurrency or self._slots)
+        most = min(self._slots, self._isolated) if processor.isolate else self._slots
+        return min(most, processor.concurrency or most)
 
 
 class _Source:
@@ -157,4 +160,4 @@ class _Source:
 
 
 def _uses_shared_threads(processor: Processor[Any, ..., Any]) -> bool:
-    return processor.kind == "sync" and processor.concurrency is None
+    return processor.kind == "sync" and processor.concurrency is None and not processor.isolate

@@ -16,7 +16,19 @@ Order = Literal["stop", "over", "hand back"]
 class Job:
     """One delivery of one task, from the pull to the acknowledgement."""
 
-    __slots__ = ("attempt", "delivery", "executing", "message", "order", "process", "run_id", "since", "stop", "topic")
+    __slots__ = (
+        "attempt",
+        "delivery",
+        "executing",
+        "isolated",
+        "message",
+        "order",
+        "process",
+        "run_id",
+        "since",
+        "stop",
+        "topic",
+    )
 
     def __init__(self, run_id: str, topic: str, message: TaskMessage, delivery: Delivery, since: float) -> None:
         self.run_id = run_id
@@ -31,6 +43,8 @@ class Job:
         self.order: Order | None = None
         self.executing = False
         """The processor runs, in `process`."""
+        self.isolated = False
+        """Executed in a process of its own."""
         self.process: asyncio.Task[None] | None = None
 
     @property

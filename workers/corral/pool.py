@@ -6,6 +6,7 @@ It starts worker processes, replaces the ones that die, says which tasks died wi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -23,6 +24,7 @@ from corral import events
 from corral.bookkeeper import Bookkeeper
 from corral.election import stand
 from corral.errors import AppNotFound, Conflict, CorralError
+from corral.isolation import children
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.puller import Delivery
@@ -222,6 +224,7 @@ class Pool:
             slots=self._options.slots,
             topics=self._topics,
             table=str(table),
+            isolated=children(self._options.workers),
             settings=self._settings,
         )
         process = await asyncio.create_subprocess_exec(
@@ -275,11 +278,11 @@ class Pool:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        for process in list(self._processes.values()):
-            try:
-                process.send_signal(number)
-            except ProcessLookupError:
-                continue  # it has just ended
+        for process in self._processes.values():
+            if process.returncode is None:
+                # Not by the Process: it would reap the child by itself, and asyncio would never learn how it ended.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
 
 
 def _reason(code: int) -> str:

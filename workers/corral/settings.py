@@ -37,6 +37,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout: float = 30.0
     """Seconds that a stopping worker waits for what it runs, before it hands it back."""
 
+    kill_grace: float = 5.0
+    """Seconds that an isolated task has to stop before its process is killed."""
+
     window: int = 2_000
     """Messages of a fan-out that are confirmed together."""
     window_delay: float = 0.05

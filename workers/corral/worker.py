@@ -24,6 +24,7 @@ from corral.errors import Conflict, CorralError, Superseded
 from corral.executor import Again, Outcome, Silent, Stopped, execute
 from corral.fanout import FanOut
 from corral.intake import Intake
+from corral.isolation import Isolation
 from corral.job import Job, Order
 from corral.jetstream.connection import Connection
 from corral.jetstream.puller import Delivery
@@ -72,6 +73,7 @@ class Worker:
         slots: int,
         topics: Mapping[str, Processor[Any, ..., Any]],
         table: SlotTable,
+        isolation: Isolation,
     ) -> None:
         self._app = app
         self._connection = connection
@@ -81,6 +83,7 @@ class Worker:
         self._slots = slots
         self._topics = topics
         self._table = table
+        self._isolation = isolation
         self._started_at = time.time()
         self._operations = Operations(connection, settings, by=identity.id)
         self._publisher = self._operations.publisher
@@ -90,7 +93,14 @@ class Worker:
         self._markers = Markers(self._records, self._names, self._on_marker)
         self._threads = ThreadPoolExecutor(_threads(topics, settings), thread_name_prefix="processor")
         self._intake = Intake(
-            connection, self._names, settings, topics, slots=slots, deliver=self._on_delivery, paused=self._is_paused
+            connection,
+            self._names,
+            settings,
+            topics,
+            slots=slots,
+            isolated=isolation.size,
+            deliver=self._on_delivery,
+            paused=self._is_paused,
         )
         self._by_run: dict[str, set[Job]] = {}
         self._beat_now = asyncio.Event()
@@ -118,6 +128,7 @@ class Worker:
             await self._drain(0.0 if orphaned() else self._settings.drain_timeout)
             for task in background:
                 task.cancel()
+        await self._isolation.close()
         await self._beat(leaving=True)
         await self._connection.flush()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -169,6 +180,7 @@ class Worker:
             asyncio.create_task(self._refuse(delivery, topic))  # noqa: RUF006  # a publish, nothing to wait for
             return
         job = Job(run_id, topic, message, delivery, asyncio.get_running_loop().time())
+        job.isolated = self._topics[topic].isolate
         self._by_run.setdefault(run_id, set()).add(job)
         job.process = asyncio.create_task(self._handle(job))
 
@@ -239,6 +251,7 @@ class Worker:
             await self._drop(job)
             return False
         job.attempt = answer.attempt
+        job.isolated = job.isolated or answer.verdict == "isolate"
         return True
 
     async def _execute(self, job: Job) -> None:
@@ -249,11 +262,11 @@ class Worker:
         slot = self._table.begin(job.run_id, job.task, job.delivery.reply)
         job.executing = True
         try:
-            outcome: Outcome | None = await execute(
-                processor, job.message.body, self._wiring(job, fanout), self._threads
-            )
+            outcome = await self._run(job, processor, fanout)
         except asyncio.CancelledError:
             outcome = None
+            if job.process is not None:
+                job.process.uncancel()  # it has done its work, and this coroutine goes on
         finally:
             job.executing = False
             self._table.end(slot)
@@ -267,6 +280,13 @@ class Worker:
             except Superseded:
                 outcome = Silent()
         await self._conclude(job, outcome, sent, duration, wait)
+
+    async def _run(self, job: Job, processor: Processor[Any, ..., Any], fanout: FanOut) -> Outcome | None:
+        wiring = self._wiring(job, fanout)
+        body = job.message.body
+        if job.isolated:
+            return await self._isolation.execute(processor, bytes(body), wiring)
+        return await execute(processor, body, wiring, self._threads)
 
     def _judged(self, job: Job, outcome: Outcome | None) -> Outcome | None:
         """The outcome, given what was ordered meanwhile; None: the task goes back to the queue."""
@@ -373,7 +393,7 @@ class Worker:
         if job.order is not None or job.process is None:
             return
         job.order = order
-        thread = self._topics[job.topic].kind == "sync"
+        thread = self._topics[job.topic].kind == "sync" and not job.isolated
         if order != "hand back" or not thread:
             job.stop.set()
         # A thread is not cancelled: it may look at the flag. What does not execute yet looks at its order by itself.

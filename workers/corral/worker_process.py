@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from corral.errors import AppNotFound, CorralError
+from corral.isolation import ChildAssignment, Isolation
 from corral.jetstream.connection import Connection
 from corral.loader import load_app
 from corral.logs import log_to_stderr
@@ -47,6 +48,8 @@ class Assignment(msgspec.Struct, frozen=True):
     slots: int
     topics: list[str]
     table: str
+    isolated: int
+    """Isolated tasks that it executes at once."""
     settings: Settings
 
 
@@ -88,6 +91,10 @@ async def _work(assignment: Assignment) -> int:
             slots=assignment.slots,
             topics={topic: app.processors[topic] for topic in assignment.topics},
             table=SlotTable(Path(assignment.table), assignment.slots),
+            isolation=Isolation(
+                ChildAssignment(assignment.app, assignment.worker, assignment.urls, assignment.settings),
+                assignment.isolated,
+            ),
         )
         await worker.run(leave, orphaned.is_set)
     finally:
