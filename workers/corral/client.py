@@ -122,16 +122,18 @@ class Client:
     ) -> Run:
         """Store `message` as a new run and return its handle; nothing has run yet.
 
-        With a key, be it `unique` or declared by the processor, at most one run holds it from here until its last task has
-        stopped. `on_duplicate` says what happens while another run holds it: `reject` raises, `join` returns a handle on
-        that run, `replace` interrupts it and waits for its end. The same `id` again is the same run, if the message is.
+        With a key, be it `unique` or declared by the processor, at most one run holds it from here until its last
+        task has stopped. `on_duplicate` says what happens while another run holds it: `reject` raises, `join`
+        returns a handle on that run, `replace` interrupts it and waits for its end. The same `id` again is the same
+        run, if the message is.
 
         Raises:
             DuplicateRun: the key is held; `.run_id` names the holder.
             RunExists: the `id` was used with another message.
             BadName, BadMessage: what cannot be sent; nothing was stored.
             StorageFull: no room; nothing was stored.
-            Unconfirmed: no answer within `settings.publish_timeout` seconds. The run may or may not exist; calling again
+            Unconfirmed: no answer within `settings.publish_timeout` seconds. The run may or may not exist; calling
+            again
                 with the same `id` is safe.
         """
         return await self.operations.start(target, message, unique=unique, on_duplicate=on_duplicate, id=id)
@@ -145,8 +147,14 @@ class Client:
         on_duplicate: OnDuplicate = "reject",
         id: str | None = None,
     ) -> Run:
-        """As `start`, with a body that is JSON already."""
+        """As `start`, with a body that is JSON already.
+
+        The key is `unique`, else what the template makes of the body that a pool has published for the topic. One that is
+        computed by a function is claimed by the worker, before the root is executed.
+        """
         operations = self.operations
+        if unique is None:
+            unique = await operations.published_key(topic, body)
         run_id = await operations.starter.start_raw(
             topic, body, unique=unique, on_duplicate=on_duplicate, id=id, replace=operations.replace
         )
@@ -184,6 +192,10 @@ class Client:
     async def holder(self, key: str) -> str | None:
         """The id of the live run that holds a unique key; None if it is free."""
         return await self.operations.starter.holder(key)
+
+    async def queued(self, run_id: str) -> int:
+        """The run's messages that are in the queue, those that are being executed included."""
+        return sum((await queue_counts(self.connection, self.operations.names, run_id)).values())
 
     async def receipt(self, run_id: str) -> Receipt | None:
         """What the interrupt of an ended run did; None if it was not interrupted."""
@@ -294,7 +306,8 @@ class Client:
     async def read_events(
         self, *, since: float | None = None, run_id: str | None = None
     ) -> AsyncIterator[list[StoredEvent]]:
-        """Events of all runs or of one, in batches, from a time on (seconds since the epoch; None: from the first). Never ends.
+        """Events of all runs or of one, in batches, from a time on (seconds since the epoch; None: from the first).
+        Never ends.
 
         An empty batch says that all that was stored before has been handed out.
         """

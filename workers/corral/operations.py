@@ -6,18 +6,20 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
+import msgspec
+
 from corral import events
-from corral.errors import AmbiguousRun, Conflict, RunNotFound, Unconfirmed
+from corral.errors import AmbiguousRun, BadName, Conflict, RunNotFound, Unconfirmed
 from corral.events import Receipt
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.jetstream.topology import last_sequence, purge, queue_counts
-from corral.processor import Processor, Topic
-from corral.runs import Marker, Record, RunStatus, decode_marker, decode_record, encode, status_of
+from corral.processor import Processor, Topic, render
+from corral.runs import Marker, Record, RunStatus, decode_marker, decode_record, decode_topic, encode, status_of
 from corral.settings import Settings
 from corral.starter import OnDuplicate, Starter
-from corral.subjects import Names, check_run_id, interrupt_key, run_key
+from corral.subjects import Names, check_key, check_run_id, check_topic, interrupt_key, run_key, topic_key
 
 M = TypeVar("M")
 
@@ -36,7 +38,8 @@ class Run:
         return await self._operations.status(self.id)
 
     async def watch(self) -> AsyncIterator[RunStatus]:
-        """How the run stands now, then whenever that changes, at most ten times a second; the final status is the last."""
+        """How the run stands now, then whenever that changes, at most ten times a second; the final status is the
+        last."""
         async for status in self._operations.watch(self.id):
             yield status
 
@@ -50,8 +53,8 @@ class Run:
     async def interrupt(self, reason: str | None = None, wait: bool = False) -> Receipt | None:
         """Order the run to stop: what is queued is removed, what runs is cancelled.
 
-        With `wait` the receipt, once everything has stopped; else None, as soon as the order is stored and the queue purged.
-        A run that has ended already is left as it is.
+        With `wait` the receipt, once everything has stopped; else None, as soon as the order is stored and the queue
+        purged. A run that has ended already is left as it is.
         """
         return await self._operations.interrupt(self.id, reason=reason, wait=wait)
 
@@ -155,14 +158,25 @@ class Operations:
                 raise
             return found[0]
 
+    async def published_key(self, topic: str, body: bytes) -> str | None:
+        """The unique key of a body, which is JSON, by the template that a pool has published for the topic; None without."""
+        entry = await self.records.get(topic_key(check_topic(topic)))
+        template = None if entry is None else decode_topic(entry.value).unique
+        if template is None:
+            return None
+        try:
+            return check_key(render(template, msgspec.json.decode(body)))
+        except (KeyError, BadName):
+            return None  # not of the processor's type: the task will say so
+
     # --- act ---------------------------------------------------------------------------------------
 
     async def interrupt(self, run_id: str, *, reason: str | None = None, wait: bool = False) -> Receipt | None:
         """See `Run.interrupt`."""
         record = await self.record(run_id, leader=True)
         if record.state != "final":
-            # The event first: what the receipt accounts for is what had not ended when it was stored. Should this process
-            # die after it, the bookkeeper goes on.
+            # The event first: what the receipt accounts for is what had not ended when it was stored. Should this
+            # process die after it, the bookkeeper goes on.
             ordered = events.Interrupted(round=record.round, by=self._by, reason=reason)
             await self.publisher.store(self.names.event(run_id, events.kind(ordered)), events.encode_event(ordered))
             if await self._mark_stop(record, reason):

@@ -1,0 +1,118 @@
+"""The exit codes, and what is said when a command cannot do what it was asked: a sentence, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from corral import errors
+from corral.errors import CorralError
+from corral.runs import RunStatus
+
+DONE = 0
+FAILED = 1
+"""The run that was waited for ended with errors, or counts do not agree."""
+WRONG = 2
+"""The command, a message, a name, a run or an app; nothing was stored."""
+REFUSED = 3
+"""The unique key is held by another run."""
+NO_SERVER = 4
+"""None, no permission, or no room on it."""
+INTERRUPTED = 5
+"""The run that was waited for was interrupted."""
+UNKNOWN = 6
+"""Nobody can say (yet): no confirmation, a timeout, events that have expired."""
+BUG = 70
+CTRL_C = 130
+READER_GONE = 141
+"""Whoever read our output has stopped reading; what a shell reports of any program then."""
+
+_JETSTREAM_OFF = (10039, 10076)
+
+
+class Wrong(CorralError):
+    """What was asked makes no sense; nothing was stored."""
+
+
+class TimedOut(CorralError):
+    """`--timeout` passed before what was waited for happened."""
+
+    def __init__(self, seconds: float, what: str) -> None:
+        super().__init__(seconds, what)
+        self.seconds = seconds
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g} s have passed, and {self.what}"
+
+
+class Explained(NamedTuple):
+    """How a command ends because of an error."""
+
+    code: int
+    advice: Sequence[str] = ()
+
+
+def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for each kind
+    """The exit code of an error and what helps against it; None for what must never reach a user."""
+    match error:
+        case errors.DuplicateRun(run_id=holder):
+            return Explained(
+                REFUSED,
+                [
+                    f"`corral show {holder}` looks at that run, `corral interrupt {holder}` stops it.",
+                    "--on-duplicate join takes that run for this one; replace stops it, and then starts.",
+                ],
+            )
+        case errors.NoServer() | errors.PermissionDenied() | errors.NoResponder() | errors.ApiError():
+            return Explained(NO_SERVER, _about_server(error))
+        case errors.ServerStartFailed() | errors.StorageFull():
+            return Explained(NO_SERVER)
+        case errors.Unconfirmed() | errors.EventsExpired() | TimedOut():
+            return Explained(UNKNOWN)
+        case errors.RunNotFound():
+            return Explained(
+                WRONG, ["`corral runs` lists the runs. Is it the right server and namespace? `corral env` says."]
+            )
+        case errors.AmbiguousRun():
+            return Explained(WRONG, ["Give more of the id."])
+        case errors.AlreadyRunning():
+            return Explained(WRONG, ["All other commands find it by themselves: there is nothing to start."])
+        case errors.AppNotFound():
+            return Explained(
+                WRONG, ["APP is a module, module:attribute or file.py, looked up from the current folder."]
+            )
+        case (
+            errors.BadName() | errors.BadMessage() | errors.BadApp() | errors.RunExists() | errors.TooLarge() | Wrong()
+        ):
+            return Explained(WRONG)
+        case _:
+            return None
+
+
+def _about_server(error: CorralError) -> Sequence[str]:
+    match error:
+        case errors.NoServer():
+            return [
+                "`corral up app.py` starts a server, workers and the dashboard; `corral server` a server alone.",
+                "A server that runs elsewhere is named with --server nats://HOST:4222, or in NATS_URL.",
+            ]
+        case errors.PermissionDenied():
+            return ["A user and password belong into the address: nats://USER:PASSWORD@HOST:4222."]
+        case errors.NoResponder():
+            return ["Is JetStream switched on there? `nats-server -js` does, and `jetstream {}` in its configuration."]
+        case errors.ApiError(code=code) if code in _JETSTREAM_OFF:
+            return ["JetStream is switched off there: `nats-server -js` switches it on, or `jetstream {}` in its file."]
+        case _:
+            return []
+
+
+def code_of(status: RunStatus) -> int:
+    """The exit code that says how a run ended."""
+    match status.status:
+        case "success":
+            return DONE
+        case "interrupted":
+            return INTERRUPTED
+        case _:
+            return FAILED
