@@ -7,10 +7,11 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import ClassVar
 
 from textual import work
 from textual.app import App
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 
 from corral.errors import CorralError
 from corral_tui.orders import Order, order_line
@@ -34,7 +35,7 @@ class Dashboard(App[int], inherit_bindings=False):
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = False
     TITLE = "corral"
-    BINDINGS = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "help", key_display="?"),
         Binding("q", "leave", "quit"),
         Binding("ctrl+c", "break", "quit at once", show=False, priority=True),
@@ -102,7 +103,11 @@ class Dashboard(App[int], inherit_bindings=False):
         """Ask, and interrupt the run if the answer is yes."""
         with self.source.lock:
             run = self.source.state.run(run_id, self.now)
-        if self.read_only or run is None or run.ended:
+        if self.read_only or run is None:
+            return
+        if run.ended:
+            self._orders.append(Order(run_id, run.topic, self.now, ended_at=self.now))
+            self.tick()
             return
         if not await self.push_screen_wait(ConfirmInterrupt(run_id)):
             return
@@ -117,12 +122,13 @@ class Dashboard(App[int], inherit_bindings=False):
             order.ended_at = self._clock()
         self.tick()
 
-    def notice(self, now: float) -> Line:
-        """The last order that is worth a line. The state's lock is held."""
+    def notice(self, now: float, *, without: str | None = None) -> Line:
+        """The last order that is worth a line, without what went well of one run. The state's lock is held."""
         self._orders = [order for order in self._orders if not order.expired(now)]
-        if not self._orders:
+        shown = [order for order in self._orders if order.run_id != without or order.problem]
+        if not shown:
             return ()
-        order = self._orders[-1]
+        order = shown[-1]
         return order_line(order, self.source.state.run(order.run_id, now), now)
 
     # --- actions -------------------------------------------------------------------------------------

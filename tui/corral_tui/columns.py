@@ -33,7 +33,7 @@ def run_columns(width: int, widest: Mapping[str, int], *, id_width: int, topic_w
     `widest` has the largest counts to make room for, `id_width` and `topic_width` are those of the longest shown. When
     it is narrow, gaps shrink first, then the status is its glyph alone, then the least important columns go.
     """
-    columns = _all_run_columns(widest, id_width)
+    columns = _all_run_columns(widest, id_width, max(len("TOPIC"), min(topic_width, 16)))
     if width < NARROW:
         columns = _narrow(_without(columns, "total", "stopped", "rate", "eta", "age"))
     if total_width(columns) > width:
@@ -46,7 +46,7 @@ def run_columns(width: int, widest: Mapping[str, int], *, id_width: int, topic_w
     return _stretch(columns, width, topic_width)
 
 
-def _all_run_columns(widest: Mapping[str, int], id_width: int) -> tuple[Column, ...]:
+def _all_run_columns(widest: Mapping[str, int], id_width: int, topic_width: int) -> tuple[Column, ...]:
     tasks = len(f"{widest.get('total', 0):,}")
 
     def numeric(name: str, title: str, most: int) -> Column:
@@ -55,7 +55,7 @@ def _all_run_columns(widest: Mapping[str, int], id_width: int) -> tuple[Column, 
     return (
         Column("status", "STATUS", 14, gap=1),
         Column("run", "RUN", max(3, id_width)),
-        Column("topic", "TOPIC", 10),
+        Column("topic", "TOPIC", topic_width),
         Column("bar", "PROGRESS", 8 + PERCENT),
         numeric("total", "TOTAL", tasks),
         numeric("pending", "PENDING", tasks),
@@ -64,8 +64,8 @@ def _all_run_columns(widest: Mapping[str, int], id_width: int) -> tuple[Column, 
         numeric("error", "ERROR", len(f"{widest.get('error', 0):,}")),
         numeric("stopped", "STOPPED", len(f"{widest.get('interrupted', 0):,}")),
         numeric("rate", "RATE", 7),
-        numeric("eta", "ETA", 6),
-        numeric("age", "AGE", 5),
+        numeric("eta", "ETA", 5),
+        numeric("age", "AGE", 4),
     )
 
 
@@ -120,7 +120,7 @@ def topic_columns(width: int, widest: int, topic_width: int) -> tuple[Column, ..
 
 def error_columns(width: int) -> tuple[Column, ...]:
     """The columns of a run's errors."""
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("at", "TIME", 8, gap=1),
         Column("topic", "TOPIC", 14 if width < NARROW else 20),
         Column("task", "TASK", 12),
@@ -145,7 +145,7 @@ def event_columns(width: int) -> tuple[Column, ...]:
 
 def worker_columns(width: int) -> tuple[Column, ...]:
     """The columns of the workers."""
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("state", "STATE", 9, gap=1),
         Column("worker", "WORKER", 14),
         Column("host", "HOST", 14),

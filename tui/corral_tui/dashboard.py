@@ -19,9 +19,9 @@ def run_dashboard(
 ) -> int:
     """Show the dashboard until it is left, then a summary on the normal screen; returns the exit code of the process.
 
-    `url` and `namespace` as for a client. With `run_id` (an id, a unique prefix of one, or `last`) that run is opened, and
-    the code is 0, 1 or 5 for its success, failure or interruption, 0 while it is live. It is 130 after Ctrl-C, and 128 and
-    the signal's number after SIGHUP or SIGTERM. `read_only` hides all that changes anything.
+    `url` and `namespace` as for a client. With `run_id` (an id, a unique prefix of one, or `last`) that run is
+    opened, and the code is 0, 1 or 5 for its success, failure or interruption, 0 while it is live. It is 130 after
+    Ctrl-C, and 128 and the signal's number after SIGHUP or SIGTERM. `read_only` hides all that changes anything.
 
     Raises:
         NoServer, PermissionDenied: there is nothing to show.

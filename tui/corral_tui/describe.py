@@ -50,36 +50,35 @@ def ended_in(event: AnyEvent) -> int:
 def _words(event: AnyEvent) -> str:
     match event:
         case events.Opened():
-            kept = f", keeps {figures.plural(len(event.keep), 'batch')}" if event.keep else ""
-            return f"task {task_text(event.parent)} begins to send{kept}"
+            kept = f", keeps {figures.plural(len(event.keep), 'batch', 'batches')}" if event.keep else ""
+            words = f"task {task_text(event.parent)} begins to send{kept}"
         case events.Sent():
-            return (
-                f"batch {event.batch}: {figures.count(event.first)} to {figures.count(event.count - 1)} are in the queue"
-                f" ({', '.join(event.topics)})"
+            last = figures.count(event.count - 1)
+            words = (
+                f"batch {event.batch}: {figures.count(event.first)} to {last} are queued ({', '.join(event.topics)})"
             )
         case events.Ended():
-            return _ended_words(event)
+            words = _ended_words(event)
         case events.Retrying():
             why = f": {event.error}" if event.error else ""
-            return (
-                f"{event.topic} {task_text(event.task)} comes again in {figures.long(event.delay)}"
-                f" as attempt {event.attempt}{why}"
-            )
+            again = f"again in {figures.long(event.delay)} as attempt {event.attempt}"
+            words = f"{event.topic} {task_text(event.task)} comes {again}{why}"
         case events.Failed():
-            return f"{event.topic} {task_text(event.task)} failed: {event.error}: {event.message}"
+            words = f"{event.topic} {task_text(event.task)} failed: {event.error}: {event.message}"
         case events.Crashed():
             why = f": {event.reason}" if event.reason else ""
-            return f"worker {event.worker} died with {figures.plural(len(event.tasks), 'task')}{why}"
+            words = f"worker {event.worker} died with {figures.plural(len(event.tasks), 'task')}{why}"
         case events.Reopened():
             back = sum(end - start for _, _, ranges in event.tasks for start, end in ranges)
-            return f"round {event.round} brings {figures.plural(back, 'task')} back"
+            words = f"round {event.round} brings {figures.plural(back, 'task')} back"
         case events.Interrupted():
             why = f": {event.reason}" if event.reason else ""
-            return f"ordered to stop by {event.by or 'unknown'}{why}"
+            words = f"ordered to stop by {event.by or 'unknown'}{why}"
         case events.RunEnded():
-            return f"the run is over: {event.status or ('interrupted' if event.interrupted else 'ended')}"
+            words = f"the run is over{', what was open is interrupted' if event.interrupted else ''}"
         case _:
             assert_never(event)
+    return words
 
 
 def _ended_words(event: events.Ended) -> str:

@@ -23,7 +23,7 @@ from corral.events import Receipt
 from corral.runs import Beat
 from corral_tui.fold import Detail
 from corral_tui.state import State
-from corral_tui.values import Link
+from corral_tui.values import Link, Phase
 
 MARGIN = 60.0
 """Seconds before the oldest live run from which on events are read: clocks differ."""
@@ -41,7 +41,7 @@ class Feed:
         self.state.link = Link(server=_address(url), since=clock())
         self.failure: Exception | None = None
         self.lock = threading.RLock()
-        self._open_client = lambda: Client(url, namespace)
+        self._url, self._namespace = url, namespace
         self._clock = clock
         self._thread = threading.Thread(target=self._run, name="corral feed", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -93,7 +93,7 @@ class Feed:
 
     async def _live(self) -> None:
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
-        async with self._open_client() as client, asyncio.TaskGroup() as tasks:
+        async with Client(self._url, self._namespace) as client, asyncio.TaskGroup() as tasks:
             self._client, self._tasks = client, tasks
             records_read = asyncio.Event()
             tasks.create_task(self._watch_connection(client))
@@ -106,7 +106,7 @@ class Feed:
         """Say whether it is there; the connection itself comes back without us."""
         server = ", ".join(_address(address) for address in client.connection.addresses)
         while True:
-            phase = "live" if client.connection.connected else "offline"
+            phase: Phase = "live" if client.connection.connected else "offline"
             with self.lock:
                 link = self.state.link
                 if link.phase != phase:

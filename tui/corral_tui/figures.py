@@ -12,9 +12,9 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def plural(number: int, noun: str) -> str:
-    """`1 worker`, `8 workers`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def plural(number: int, noun: str, many: str = "") -> str:
+    """`1 worker`, `8 workers`; `many` is the plural where it is not made with an s."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
 
 
 def short(seconds: float) -> str:

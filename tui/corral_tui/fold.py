@@ -35,7 +35,7 @@ class Fold:
             self.pulse.add(at, ended_in(event))
 
     def agrees(self, record: Record) -> bool:
-        """False if the record of the same event says otherwise: the fold has missed something, and is not to be shown."""
+        """False if the record of the same event says otherwise: the fold has missed something, and is not shown."""
         if record.seq != self.ledger.sequence:
             return True
         mine, counts = self.ledger.counts()[0], record.counts

@@ -26,57 +26,50 @@ KIND_ROLES = {
 
 def run_row(run: RunView, columns: Sequence[Column], now: float) -> Row:
     """A run in the list. What has ended is dim, so that the eye finds what lives, and what went wrong."""
-    return tuple(_run_cell(run, column, now) for column in columns)
-
-
-def _run_cell(run: RunView, column: Column, now: float) -> Line:
-    counts = run.counts
     text = "dim" if run.ended else "text"
+    return tuple(_run_cell(run, column, now, text) for column in columns)
+
+
+def _run_cell(run: RunView, column: Column, now: float, text: str) -> Line:
+    cell: Line = ()
     match column.name:
         case "status":
-            return status(run.status, word=column.width > 1)
+            cell = status(run.status, word=column.width > 1)
         case "run":
-            return ((run.id[: column.width], "dim" if run.ended else "strong"),)
+            cell = ((run.id[: column.width], "dim" if run.ended else "strong"),)
         case "topic":
-            return ((clean(run.topic), text),)
+            cell = ((clean(run.topic), text),)
         case "bar":
-            return (*bar(run, column.width - PERCENT), (" ", text), *percent(run))
+            cell = (*bar(run, column.width - PERCENT), (" ", text), *percent(run))
         case "rate":
-            return ((figures.rate(run.rate), text),) if run.rate else ()
-        case "eta":
-            return _eta(run)
+            cell = ((figures.rate(run.rate), text),) if run.rate else ()
+        case "eta" if run.eta is not None and not run.ended:
+            # While the root sends, more may come: what is known is a lower bound.
+            cell = ((f"{figures.short(run.eta)}{'+' if run.growing else ''}", text),)
         case "age":
             since = run.finished_at if run.ended and run.finished_at else run.created_at
-            return ((figures.age(now - since), "dim"),)
-        case name:
-            return _count_cell(counts, name, text)
+            cell = ((figures.age(now - since), "dim"),)
+        case name if name in COUNTS:
+            cell = _count_cell(run.counts, name, text)
+    return cell
 
 
-def _eta(run: RunView) -> Line:
-    if run.eta is None or run.ended:
-        return ()
-    # While the root sends, more may come: what is known is a lower bound.
-    return ((f"{figures.short(run.eta)}{'+' if run.growing else ''}", "text"),)
+COUNTS = {
+    "total": "text",
+    "pending": "text",
+    "running": "running",
+    "retrying": "warning",
+    "success": "success",
+    "error": "error",
+    "stopped": "interrupted",
+}
+"""The columns of counts, and the role of each while the run lives."""
 
 
 def _count_cell(counts: Counts, name: str, text: str) -> Line:
-    match name:
-        case "total":
-            return number(counts.total, text)
-        case "pending":
-            return number(counts.pending, text)
-        case "running":
-            return number(counts.running, "running")
-        case "retrying":
-            return number(counts.retrying, "warning")
-        case "success":
-            return number(counts.success, "dim" if text == "dim" else "success")
-        case "error":
-            return number(counts.error, "error")
-        case "stopped":
-            return number(counts.interrupted, "interrupted")
-        case _:
-            raise KeyError(name)
+    value: int = counts.interrupted if name == "stopped" else getattr(counts, name)
+    calm = text == "dim" and name in ("total", "pending", "success")
+    return number(value, "dim" if calm else COUNTS[name])
 
 
 def topic_row(run: RunView, topic: str, columns: Sequence[Column]) -> Row:

@@ -207,6 +207,7 @@ class State:
         left = counts.pending + counts.running
         calm_rate = fold.pulse.rate(now + self.skew, ETA_WINDOW)
         order = ledger.interrupt
+        moving = left and calm_rate and order is None
         return RunView(
             id=record.id,
             topic=record.topic,
@@ -222,7 +223,7 @@ class State:
             growing=not ledger.over and ledger.outcome((0, 0)) is None,
             root=ledger.root_state(root_running),
             rate=fold.pulse.rate(now + self.skew),
-            eta=left / calm_rate if left and calm_rate else None,
+            eta=left / calm_rate if moving else None,
             interrupted_by=order.by if order else record.interrupted_by,
             interrupt_reason=order.reason if order else record.interrupt_reason,
             receipt=ledger.receipt or record.receipt,

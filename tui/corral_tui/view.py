@@ -9,7 +9,7 @@ from corral.ledger import Ledger
 from corral_tui import figures
 from corral_tui.columns import NARROW, WIDE
 from corral_tui.pulse import Pulse
-from corral_tui.spans import Line, bar, joined, line, percent, plain, spark, status
+from corral_tui.spans import Line, bar, joined, line, number, percent, spark, status
 from corral_tui.text import clean
 from corral_tui.values import ErrorView, Link, RunView, Truth
 
@@ -28,10 +28,7 @@ def truth_left(truth: Truth, width: int) -> Line:
     workers = line((figures.plural(truth.workers, "worker"), "dim"))
     pools = line((figures.plural(truth.pools, "pool"), "dim")) if width >= NARROW else ()
     rate = line((figures.rate(truth.rate), "strong" if truth.rate else "dim"))
-    if not truth.workers:
-        work = line(("no workers", "warning"))
-    else:
-        work = joined([pools, workers, slots, rate])
+    work = joined([pools, workers, slots, rate]) if truth.workers else line(("no workers", "warning"))
     if truth.link.phase == "connecting":
         work = ()
     return (("corral", "title"), ("  ", "text"), (clean(truth.link.server), "dim"), ("   ", "text"), *work)
@@ -85,49 +82,40 @@ def run_bar(run: RunView, width: int) -> Line:
     return (*bar(run, max(8, width - 6)), ("  ", "text"), *percent(run))
 
 
-def conservation(run: RunView, agrees: bool | None, width: int) -> list[Line]:
-    """Every task accounted for, in one line, or two where one is too short; with a mark when it adds up.
+def conservation(run: RunView, width: int, *, agrees: bool | None) -> list[Line]:
+    """Every task accounted for, in one line, or two where it is narrow; with a mark when it adds up.
 
     `agrees` says whether the record of an ended run was found to say what its events say.
     """
     counts = run.counts
-    retrying = f" ({figures.count(counts.retrying)} retrying)" if counts.retrying else ""
-    first = line(
-        (figures.count(counts.total), "strong"),
-        (" total = ", "dim"),
-        (figures.count(counts.pending), "text" if counts.pending else "faint"),
-        (f" pending{retrying}", "dim"),
-        (" + ", "faint"),
-        (figures.count(counts.running), "running" if counts.running else "faint"),
-        (" running", "dim"),
-    )
-    second = line(
-        (" + ", "faint"),
-        (figures.count(counts.success), "success" if counts.success else "faint"),
-        (" success", "dim"),
-        (" + ", "faint"),
-        (figures.count(counts.error), "error" if counts.error else "faint"),
-        (" error", "dim"),
-        (" + ", "faint"),
-        (figures.count(counts.interrupted), "interrupted" if counts.interrupted else "faint"),
-        (" interrupted", "dim"),
-    )
-    mark = (("   ", "text"), *proof(run, agrees))
-    if sum(len(plain(part)) for part in (first, second, mark)) <= width:
-        return [(*first, *second, *mark)]
-    return [first, (("   ", "text"), *second, *mark)]
+    plus = (" + ", "faint")
+    first = (*number(counts.total, "strong"), (" total = ", "dim"), *_term(counts.pending, "pending", "text"))
+    first += (plus, *_term(counts.running, "running", "running"))
+    second = (plus, *_term(counts.success, "success", "success"), plus, *_term(counts.error, "error", "error"))
+    second += (plus, *_term(counts.interrupted, "interrupted", "interrupted"))
+    space = ("   ", "text")
+    if width < NARROW:
+        return [first, (space, *second, space, *proof(run, agrees=agrees))]
+    return [(*first, *second, space, *proof(run, agrees=agrees, short=width < WIDE))]
 
 
-def proof(run: RunView, agrees: bool | None) -> Line:
-    """The mark behind the conservation line."""
+def _term(value: int, word: str, role: str) -> Line:
+    return (*number(value, role), (f" {word}", "dim"))
+
+
+def proof(run: RunView, *, agrees: bool | None, short: bool = False) -> Line:
+    """The mark behind the conservation line: that the counts add up, and how that is known.
+
+    Those of a live run are folded here from its events; those of an ended run are recorded, and proven once its
+    events were folded again.
+    """
     if not run.holds:
         return line(("✗ does not add up", "error"))
     if agrees is False:
         return line(("✗ the record says otherwise: corral verify", "error"))
-    at = f"event {figures.count(run.sequence)}"
-    if agrees:
-        return line((f"✓ proven: folded again to {at}", "success"))
-    return line((f"✓ holds at {at}", "success")) if run.folded else line((f"✓ recorded at {at}", "success"))
+    word = "proven" if agrees else "holds" if run.folded else "recorded"
+    at = "" if short else f" at event {figures.count(run.sequence)}"
+    return line((f"✓ {word}{at}", "success"))
 
 
 def run_pulse(run: RunView, pulse: Pulse | None, ledger: Ledger | None, now: float, width: int) -> Line:
@@ -136,14 +124,18 @@ def run_pulse(run: RunView, pulse: Pulse | None, ledger: Ledger | None, now: flo
     `now` is by the server's clock; of an ended run its last minute is shown.
     """
     end = now if pulse is None or not run.ended or pulse.last_at is None else pulse.last_at + 1
-    columns = spark(pulse.columns(end, 60 if width >= WIDE else 30)) if pulse and pulse.first_at is not None else ()
+    columns: Line = ()
+    if pulse is not None and pulse.first_at is not None:
+        values = pulse.columns(end, 60 if width >= WIDE else 30)
+        columns = spark(values, "accent-dim" if run.ended else "running")
     rate = line((figures.rate(run.rate), "dim" if run.ended else "strong"), (" on average" if run.ended else "", "dim"))
     parts = [
         columns,
         rate if run.rate else (),
         line(("ETA ", "dim"), (figures.long(run.eta), "text"), (" and growing" if run.growing else "", "dim"))
-        if run.eta is not None and not run.ended
+        if run.eta is not None
         else (),
+        line((f"{figures.count(run.counts.retrying)} retrying", "warning")) if run.counts.retrying else (),
         _latency(ledger) if ledger and width >= NARROW else (),
     ]
     return joined(parts, ("   ", "text"))
@@ -164,23 +156,18 @@ def _latency(ledger: Ledger) -> Line:
     )
 
 
-def run_note(run: RunView, served: bool) -> Line:
+def run_note(run: RunView, *, served: bool) -> Line:
     """What else there is to say: who stopped it and how that went, or why it does not begin."""
-    if run.receipt is not None:
-        return line(("■ ", "interrupted"), (f"{_by(run)}{receipt_text(run.receipt)}", "text"))
+    who = f" by {clean(run.interrupted_by, 40)}" if run.interrupted_by else ""
+    why = f" ({clean(run.interrupt_reason, 80)})" if run.interrupt_reason else ""
     if run.status == "interrupting":
-        return line(
-            ("■ ", "interrupted"), (f"{_by(run)}stopping: {figures.count(run.counts.running)} still run", "text")
-        )
+        left = f": {figures.count(run.counts.running)} still run"
+        return line(("■ ", "interrupted"), (f"ordered to stop{who}{why}{left}", "text"))
+    if run.receipt is not None:
+        return line(("■ ", "interrupted"), (f"{receipt_text(run.receipt)}", "text"), (f"  {who}{why}", "dim"))
     if run.status == "queued" and not served:
         return line(("· ", "warning"), (f"no worker serves {clean(run.topic)}: start a pool that does", "warning"))
     return ()
-
-
-def _by(run: RunView) -> str:
-    who = f"by {clean(run.interrupted_by, 40)}" if run.interrupted_by else ""
-    why = f" ({clean(run.interrupt_reason, 80)})" if run.interrupt_reason else ""
-    return f"{who}{why}: " if who or why else ""
 
 
 def error_lines(error: ErrorView) -> list[Line]:

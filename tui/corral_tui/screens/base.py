@@ -12,7 +12,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from corral_tui import view
-from corral_tui.spans import line
+from corral_tui.spans import Line, line
 from corral_tui.theme import RAISED
 from corral_tui.values import RunView
 from corral_tui.widgets.keys import Keys
@@ -59,11 +59,14 @@ class LiveScreen(Screen[None], inherit_bindings=False):
         self.query_one("#notice", Lines).show([self.notice(now)])
         self.repaint(now)
 
-    def notice(self, now: float) -> view.Line:
+    def notice(self, now: float) -> Line:
         """What the last action has come to."""
         return self.dashboard.notice(now)
 
     def on_mount(self) -> None:
+        self.dashboard.tick()
+
+    def on_screen_resume(self) -> None:
         self.dashboard.tick()
 
     def on_resize(self, event: events.Resize) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
@@ -38,16 +38,15 @@ class Choice(Lines, can_focus=True):
         self.show([answers], [line(("y interrupt   esc no", "faint"))])
 
     def on_click(self, event: events.Click) -> None:
-        if 1 <= event.x < 7:
-            self.screen.dismiss(False)
-        elif 10 <= event.x < 14 + len(self._yes):
-            self.screen.dismiss(True)
+        on_no, on_yes = 1 <= event.x < 7, 10 <= event.x < 14 + len(self._yes)
+        if on_no or on_yes:
+            self.screen.dismiss(on_yes)
 
 
 class ConfirmInterrupt(ModalScreen[bool], inherit_bindings=False):
     """Names what an interrupt does, live, while it waits for the answer."""
 
-    BINDINGS = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,n,q", "answer(False)", "no", key_display="esc"),
         Binding("y", "answer(True)", "yes", show=False),
         Binding("enter", "take", "take the answer"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain, zip_longest
+from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import ActiveBinding, Binding
+from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
@@ -20,7 +21,9 @@ _NAMES = {"slash": "/", "question_mark": "?", "escape": "esc", "pagedown": "pgdn
 class HelpScreen(ModalScreen[None], inherit_bindings=False):
     """Opened over a screen, about that screen."""
 
-    BINDINGS = [Binding("escape,question_mark,q,enter", "dismiss", "close", key_display="esc")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark,q,enter", "dismiss", "close", key_display="esc")
+    ]
 
     def __init__(self, bindings: Iterable[ActiveBinding]) -> None:
         super().__init__()

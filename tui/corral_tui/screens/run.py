@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 from textual import events, on
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widget import Widget
 
@@ -58,7 +58,7 @@ class TabLine(Lines):
 class RunScreen(LiveScreen):
     """The detail of a run; its events are read while it is open."""
 
-    BINDINGS = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "app.back", "back", key_display="esc"),
         Binding("1", "tab('topics')", "topics", show=False),
         Binding("2", "tab('errors')", "errors", show=False),
@@ -74,6 +74,7 @@ class RunScreen(LiveScreen):
     def __init__(self, run_id: str) -> None:
         super().__init__()
         self.run_id = run_id
+        self._ended = False
         self._tab: Tab = "topics"
         self._event_keys: tuple[int, list[str]] = (0, [])
         self._error_keys: tuple[int, list[str]] = (0, [])
@@ -112,6 +113,9 @@ class RunScreen(LiveScreen):
             said = "is not here: its record has expired" if known else "is not read yet"
             self.query_one("#gone", Centred).show([line(("run ", "dim"), (self.run_id, "strong"), (f" {said}", "dim"))])
             return
+        if run.ended != self._ended:
+            self._ended = run.ended
+            self.refresh_bindings()
         detail = state.detail if state.detail is not None and state.detail.run_id == self.run_id else None
         self._paint_head(run, detail, now)
         self._paint_tabs(run, detail)
@@ -134,7 +138,7 @@ class RunScreen(LiveScreen):
             *space,
             view.run_bar(run, width),
             *space,
-            *view.conservation(run, state.agrees(self.run_id), width),
+            *view.conservation(run, width, agrees=state.agrees(self.run_id)),
             view.run_pulse(run, state.pulse(self.run_id), ledger, now + state.skew, width),
         ]
         if note := view.run_note(run, served=run.topic in state.served(now)):
@@ -214,6 +218,13 @@ class RunScreen(LiveScreen):
     @on(Table.Opened, "#errors")
     def _read_traceback(self) -> None:
         self.query_one(Pane).focus()
+
+    def notice(self, now: float) -> Line:
+        """Orders, but not what the head of this run says anyway."""
+        return self.dashboard.notice(now, without=self.run_id)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return super().check_action(action, parameters) and not (action == "interrupt" and self._ended)
 
     def chosen(self) -> str | None:
         return self.run_id

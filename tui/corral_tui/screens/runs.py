@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from textual import on
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from corral_tui import figures, filter, view
+from corral_tui import figures, filters, view
 from corral_tui.columns import WIDE, Column, run_columns
 from corral_tui.rows import run_row
 from corral_tui.screens.base import LiveScreen
 from corral_tui.screens.run import RunScreen
 from corral_tui.screens.workers import WorkersScreen
-from corral_tui.spans import joined, line
+from corral_tui.spans import Line, joined, line
 from corral_tui.widgets.lines import Centred
 from corral_tui.widgets.table import Cells, Table
 
@@ -26,7 +27,7 @@ SHORT_ID, WHOLE_ID = 8, 12
 class FilterBox(Input):
     """Where the filter is typed."""
 
-    BINDINGS = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "keep", key_display="enter"),
         Binding("escape", "screen.clear_filter", "clear", key_display="esc"),
     ]
@@ -35,7 +36,7 @@ class FilterBox(Input):
 class RunsScreen(LiveScreen):
     """One table, a filter, and what to do where there is nothing."""
 
-    BINDINGS = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "filter", key_display="/"),
         Binding("i", "interrupt", "interrupt"),
         Binding("w", "workers", "workers"),
@@ -44,12 +45,12 @@ class RunsScreen(LiveScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._terms: tuple[filter.Term, ...] = ()
+        self._terms: tuple[filters.Term, ...] = ()
 
     def body(self) -> Iterable[Widget]:
         yield Table(id="runs", opens=True)
         yield Centred(id="empty")
-        yield FilterBox(id="filter", placeholder=filter.HELP, select_on_focus=False, compact=True)
+        yield FilterBox(id="filter", placeholder=filters.HELP, select_on_focus=False, compact=True)
 
     def repaint(self, now: float) -> None:
         state = self.dashboard.source.state
@@ -77,9 +78,9 @@ class RunsScreen(LiveScreen):
     def _fitting(self, order: list[str], now: float) -> list[str]:
         state = self.dashboard.source.state
         views = (state.run(run_id, now) for run_id in order)
-        return [run.id for run in views if run is not None and filter.fits(self._terms, run)]
+        return [run.id for run in views if run is not None and filters.fits(self._terms, run)]
 
-    def notice(self, now: float) -> view.Line:
+    def notice(self, now: float) -> Line:
         said = super().notice(now)
         if not self._terms:
             return said
@@ -106,7 +107,7 @@ class RunsScreen(LiveScreen):
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
-        self._terms = filter.parse(event.value)
+        self._terms = filters.parse(event.value)
         self.dashboard.tick()
 
     @on(Input.Submitted)

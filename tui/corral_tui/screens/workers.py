@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from corral_tui.columns import worker_columns
@@ -18,7 +19,7 @@ from corral_tui.widgets.table import Table
 class WorkersScreen(LiveScreen):
     """One table."""
 
-    BINDINGS = [Binding("escape,w", "app.back", "back", key_display="esc")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,w", "app.back", "back", key_display="esc")]
 
     def body(self) -> Iterable[Widget]:
         yield Lines(id="heading")

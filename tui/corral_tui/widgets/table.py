@@ -7,11 +7,12 @@ may be as long as it likes. The cursor stays on its key, whatever happens to the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
@@ -30,7 +31,7 @@ MakeRow = Callable[[str], Cells | None]
 class Table(ScrollView, can_focus=True, inherit_bindings=False):
     """A list with a fixed line of titles, and a cursor."""
 
-    BINDINGS = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open", key_display="enter"),
         Binding("down,j", "move(1)", "down", show=False),
         Binding("up,k", "move(-1)", "up", show=False),
