@@ -37,6 +37,7 @@ class Book:
 
     @property
     def live(self) -> bool:
+        """Whether the run is known, and has not ended."""
         return self.record is not None and not self.closed
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
-"""The bookkeeper: one elected pool that folds all events, keeps the runs' records, answers for redelivered tasks, ends runs.
+"""The bookkeeper: one elected pool that folds all events, keeps the records, answers questions, and ends runs.
 
-Whatever it writes is idempotent or compare-and-set, and says up to which event it was folded. So it can die at any step, and
-the next one goes on; even two at once do no harm. Without one, work goes on, redelivered tasks wait, and records stand still.
+Whatever it writes is idempotent or compare-and-set, and says up to which event it was folded. So it can die at any
+step, and the next one goes on; even two at once do no harm. Without one, work goes on, redelivered tasks wait, and
+records stand still.
 """
 
 from __future__ import annotations
@@ -71,14 +72,14 @@ class Bookkeeper:
         keys = self.records.watch(">")
         async with asyncio.TaskGroup() as group:
             self._ending = Ending(
-                self._connection,
-                self.records,
-                self._publisher,
-                self._names,
-                self._settings,
-                self._roster,
-                self._fold_to,
-                group,
+                connection=self._connection,
+                records=self.records,
+                publisher=self._publisher,
+                names=self._names,
+                settings=self._settings,
+                roster=self._roster,
+                fold_to=self._fold_to,
+                group=group,
             )
             group.create_task(self._follow_keys(keys))
             await keys.caught_up.wait()
@@ -125,7 +126,7 @@ class Bookkeeper:
                 except msgspec.DecodeError as error:
                     log.error(
                         "a key that cannot be read is ignored", extra={"key": stored.subject, "error": str(error)}
-                    )  # noqa: TRY400
+                    )
 
     def _on_record(self, run_id: str, data: bytes, revision: int, *, gone: bool) -> None:
         if gone:
@@ -174,7 +175,7 @@ class Bookkeeper:
                 except msgspec.DecodeError as error:
                     log.error(
                         "an event that cannot be read is ignored", extra={"seq": stored.sequence, "error": str(error)}
-                    )  # noqa: TRY400
+                    )
                 changed.add(run_id)
             self._dirty |= changed
             for run_id in changed:
@@ -231,7 +232,7 @@ class Bookkeeper:
             return
         topics, root = self._roster.running(book.run_id, time.monotonic())
         book.shown_running = bool(topics) or root
-        new = counted(record, book.ledger, topics, root)
+        new = counted(record, book.ledger, topics, root_running=root)
         if new == record:
             return
         new = msgspec.structs.replace(new, updated_at=time.time())

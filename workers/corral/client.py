@@ -149,8 +149,8 @@ class Client:
     ) -> Run:
         """As `start`, with a body that is JSON already.
 
-        The key is `unique`, else what the template makes of the body that a pool has published for the topic. One that is
-        computed by a function is claimed by the worker, before the root is executed.
+        The key is `unique`, else what the template that a pool has published for the topic makes of the body. One
+        that a function computes is claimed by the worker, before the root is executed.
         """
         operations = self.operations
         if unique is None:
@@ -306,10 +306,9 @@ class Client:
     async def read_events(
         self, *, since: float | None = None, run_id: str | None = None
     ) -> AsyncIterator[list[StoredEvent]]:
-        """Events of all runs or of one, in batches, from a time on (seconds since the epoch; None: from the first).
-        Never ends.
+        """Events of all runs or of one, in batches, from a time on (seconds since the epoch). Never ends.
 
-        An empty batch says that all that was stored before has been handed out.
+        Without a time from the first one on. An empty batch says that all that was stored before has been handed out.
         """
         names = self.operations.names
         wanted = names.all_events if run_id is None else names.run_events(run_id)

@@ -2,8 +2,9 @@
 
     outcome -> [failures and retries stored] -> one `Ended` per run stored -> message acknowledged
 
-A message is acknowledged only after its end is stored: a worker that dies in between has the task delivered again, and the
-bookkeeper says that it has ended. There is no timer: a lone outcome is stored at once, and under load an event covers hundreds.
+A message is acknowledged only after its end is stored: a worker that dies in between has the task delivered again,
+and the bookkeeper says that it has ended. There is no timer: a lone outcome is stored at once, and under load an
+event covers hundreds.
 """
 
 from __future__ import annotations

@@ -18,7 +18,10 @@ S = TypeVar("S", default=Any)
 
 
 class Stop:
-    """A flag that is raised once, from any thread: the order to stop. Lighter than a threading.Event, and nobody waits for it."""
+    """A flag that is raised once, from any thread: the order to stop.
+
+    Lighter than a threading.Event, since nobody waits for it.
+    """
 
     __slots__ = ("_raised",)
 
@@ -26,9 +29,11 @@ class Stop:
         self._raised = False
 
     def set(self) -> None:
+        """Raise it."""
         self._raised = True
 
     def is_set(self) -> bool:
+        """Whether it is raised."""
         return self._raised
 
 
@@ -150,7 +155,8 @@ class Context(_Facts[S]):
     async def start(self, target: Topic[M] | Processor[M, ..., Any] | str, message: M, **options: Any) -> Any:
         """Start a run of its own, and return its handle; options as in `Client.start`, but without `id`.
 
-        Its id derives from this task and the number of the call, so a second execution of this task starts no second run.
+        Its id derives from this task and the number of the call, so a second execution of this task starts no second
+        run.
 
         Raises:
             DuplicateRun: its unique key is held.

@@ -1,6 +1,7 @@
 """Which pool is the bookkeeper: a lease in the bucket, renewed while its holder lives.
 
-Safety does not rest on it: all that a bookkeeper writes is idempotent or compare-and-set, so that two of them do no harm.
+Safety does not rest on it: all that a bookkeeper writes is idempotent or compare-and-set, so that two of them do no
+harm.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""How a run ends, be it finished or ordered to stop: one procedure, each step of which another bookkeeper can take again.
+"""How a run ends, be it finished or ordered to stop: one procedure, each step of which can be taken again.
 
-    finished, or ordered to stop -> record `ending` | `interrupting` -> marker -> all workers confirm -> sweep the queue -> fold to the end
-         -> `RunEnded` -> key freed -> record `final`
+    finished, or ordered to stop
+      -> record `ending` or `interrupting` -> marker -> all workers confirm -> sweep the queue -> fold to the end
+      -> `RunEnded` -> key freed -> record `final`
 
-The marker stops what is left of the run anywhere: a copy of a task that was stored twice, or one that a frozen worker holds.
+The marker stops what is left of the run anywhere: a copy of a task that was stored twice, or one that a frozen
+worker holds.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class Ending:
 
     def __init__(
         self,
+        *,
         connection: Connection,
         records: Records,
         publisher: Publisher,
@@ -95,7 +98,7 @@ class Ending:
         round = book.record.round if book.record else 0
         revision = await self._mark(book, round, "stop" if interrupted else "over")
         await self._confirmed(book.run_id, revision)
-        if not await self._sweep(book, round):
+        if not await self._sweep(book):
             return
         await self._fold_to(None)
         if not book.ledger.over:
@@ -166,8 +169,11 @@ class Ending:
         finally:
             self._waiting.pop(run_id, None)
 
-    async def _sweep(self, book: Book, round: int) -> bool:
-        """Remove what is left in the queue. The bound is read before the record is checked: a retry's tasks lie above it."""
+    async def _sweep(self, book: Book) -> bool:
+        """Remove what is left in the queue.
+
+        The bound is read before the record is checked, so that the tasks of a retry lie above it.
+        """
         below = 1 + await last_sequence(self._connection, self._names.tasks_stream)
         if not await self._unchanged(book):
             return False

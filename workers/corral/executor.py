@@ -62,12 +62,13 @@ Outcome = Success | Failure | Again | Stopped | Silent
 SUCCESS = Success()
 
 
-async def execute(
+async def execute(  # noqa: PLR0911  # one for each way in which a processor can end
     processor: Processor[Any, ..., Any], body: bytes, wiring: Wiring[S], threads: Threads | None = None
 ) -> Outcome:
     """Decode `body`, run the processor on it, and classify how that ended.
 
-    A sync processor runs in one of `threads`, and is waited for even when this is cancelled: a thread cannot be stopped.
+    A sync processor runs in one of `threads`, and is waited for even when this is cancelled: a thread cannot be
+    stopped.
     """
     try:
         message = processor.topic.decode(body)
@@ -86,7 +87,7 @@ async def execute(
         return Stopped()
     except Superseded:
         return Silent()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever a processor raises is a failed attempt
         return failed_attempt(processor, wiring.attempt, _failure(error))
     return SUCCESS
 

@@ -2,9 +2,9 @@
 
     send -> Opened (once) -> message published -> window acknowledged -> Sent ... -> finish
 
-`Opened` is stored before the first message, `Sent` after each acknowledged window; both are appended to a log that belongs
-to this task alone, and only if nobody else has appended since. So an execution that was taken for dead and goes on finds its
-next append refused, and stops. It matters for speed only: the ledger counts right without it.
+`Opened` is stored before the first message, `Sent` after each acknowledged window; both are appended to a log that
+belongs to this task alone, and only if nobody else has appended since. So an execution that was taken for dead and
+goes on finds its next append refused, and stops. It matters for speed only: the ledger counts right without it.
 
 A million messages never sit in memory: at most one window waits for its acknowledgements while the next one fills.
 """
@@ -35,28 +35,38 @@ PAUSE = 1.0
 class Window(Protocol):
     """Messages that are confirmed together."""
 
-    async def add(self, subject: str, payload: bytes) -> None: ...
-    async def settle(self) -> None: ...
+    async def add(self, subject: str, payload: bytes) -> None:
+        """Publish a message; it is the window's before this waits for anything."""
+
+    async def settle(self) -> None:
+        """Return when every message is stored."""
 
 
 class Sender(Protocol):
     """Where a fan-out stores what it sends: the JetStream publisher."""
 
-    async def store(self, subject: str, payload: bytes, *, expect: int | None = None) -> int: ...
-    def window(self) -> Window: ...
+    async def store(self, subject: str, payload: bytes, *, expect: int | None = None) -> int:
+        """Store a message behind the expected one; its sequence."""
+        ...
+
+    def window(self) -> Window:
+        """A new window."""
+        ...
 
 
 class LastEvent(Protocol):
     """Reads the last message of a subject: (sequence, data)."""
 
-    async def __call__(self, subject: str) -> tuple[int, bytes] | None: ...
+    async def __call__(self, subject: str) -> tuple[int, bytes] | None:
+        """None if there is no message."""
 
 
 class FanOut:
     """The sending side of one execution.
 
-    Safe to use from several asyncio tasks of the processor; messages are numbered in the order in which `send` is called.
-    `resumed` says that the task may have been executed before: its log is looked at before anything is appended.
+    Safe to use from several asyncio tasks of the processor; messages are numbered in the order in which `send` is
+    called. `resumed` says that the task may have been executed before: its log is looked at before anything is
+    appended.
     """
 
     def __init__(
@@ -102,8 +112,8 @@ class FanOut:
     async def send(self, topic: str, body: bytes) -> None:
         """Publish one task of this run; `body` is JSON.
 
-        Returns when the message is on its way: that it is stored is confirmed a window at a time, and the execution does
-        not end before. Waits while the server has no room.
+        Returns when the message is on its way: that it is stored is confirmed a window at a time, and the execution
+        does not end before. Waits while the server has no room.
 
         Raises:
             Superseded: another execution of this task has taken over.
@@ -115,8 +125,8 @@ class FanOut:
                 await asyncio.shield(self._opening)
             while len(self._topics) >= self._settings.window:
                 await self._wait_for_room()
-            # From here to the first suspension in `add` the message gets its number and its place in the window: cancelled
-            # after that, it is still sent when the window settles, so that a number never stands for nothing.
+            # From here to the first suspension in `add` the message gets its number and its place in the window:
+            # cancelled after that, it is still sent when the window settles, so that a number never stands for nothing.
             ordinal = self._count
             self._count += 1
             self._topics.append(topic)

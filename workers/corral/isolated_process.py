@@ -1,7 +1,7 @@
 """The process of isolated tasks: `python -m corral.isolated_process FD`, started by a worker.
 
-Its standard input brings the `ChildAssignment`, and then nothing: the end of it says that the worker is dead, and then this
-process ends at once, whatever it does.
+Its standard input brings the `ChildAssignment`, and then nothing: the end of it says that the worker is dead, and
+then this process ends at once, whatever it does.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class _Session:
     def _wiring(self, task: Execute) -> Wiring[Any]:
         starts = itertools.count(1)
 
-        async def start(target: Any, message: Any, **options: Any) -> Run:  # noqa: ANN401
+        async def start(target: Any, message: Any, **options: Any) -> Run:
             operations = await self._connected()
             return await operations.start(target, message, id=child_id(task.run_id, task.task, next(starts)), **options)
 

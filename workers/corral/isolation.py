@@ -1,7 +1,8 @@
 """Tasks in processes of their own, which can be killed: the worker's side.
 
-A child imports the app itself, enters its lifespan, and executes one task at a time. What it sends goes through its worker, so that
-its fan-out is like any other. It lives as long as its worker at most: its standard input ends with the worker.
+A child imports the app itself, enters its lifespan, and executes one task at a time. What it sends goes through its
+worker, so that its fan-out is like any other. It lives as long as its worker at most: its standard input ends with
+the worker.
 
     Execute ->      <- Call(send) ... Reply ->      <- Done
 """

@@ -49,8 +49,10 @@ class Job:
 
     @property
     def task(self) -> TaskId:
+        """The task's identity."""
         return self.message.task
 
     @property
     def round(self) -> int:
+        """The round of its run that the message belongs to."""
         return self.message.round

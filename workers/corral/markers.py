@@ -55,7 +55,7 @@ class Markers:
         try:
             marker = decode_marker(data)
         except msgspec.DecodeError as error:
-            log.error("a marker that cannot be read is ignored", extra={"run": run_id, "error": str(error)})  # noqa: TRY400
+            log.error("a marker that cannot be read is ignored", extra={"run": run_id, "error": str(error)})
             return
         self._rounds[run_id] = max(marker.round, self._rounds.get(run_id, 0))
         self._on_marker(run_id, marker)

@@ -38,8 +38,7 @@ class Run:
         return await self._operations.status(self.id)
 
     async def watch(self) -> AsyncIterator[RunStatus]:
-        """How the run stands now, then whenever that changes, at most ten times a second; the final status is the
-        last."""
+        """How the run stands now, then each change, at most ten times a second. Ends with the final status."""
         async for status in self._operations.watch(self.id):
             yield status
 
@@ -50,7 +49,7 @@ class Run:
                 return status
         raise RunNotFound(self.id)  # its record expired while it was watched
 
-    async def interrupt(self, reason: str | None = None, wait: bool = False) -> Receipt | None:
+    async def interrupt(self, reason: str | None = None, wait: bool = False) -> Receipt | None:  # noqa: FBT001, FBT002
         """Order the run to stop: what is queued is removed, what runs is cancelled.
 
         With `wait` the receipt, once everything has stopped; else None, as soon as the order is stored and the queue
@@ -159,7 +158,7 @@ class Operations:
             return found[0]
 
     async def published_key(self, topic: str, body: bytes) -> str | None:
-        """The unique key of a body, which is JSON, by the template that a pool has published for the topic; None without."""
+        """The unique key of a body, which is JSON, by the template that a pool has published; None if there is none."""
         entry = await self.records.get(topic_key(check_topic(topic)))
         template = None if entry is None else decode_topic(entry.value).unique
         if template is None:

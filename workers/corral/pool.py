@@ -1,6 +1,7 @@
 """A pool: the supervisor of one machine's workers, and a candidate for bookkeeper.
 
-It starts worker processes, replaces the ones that die, says which tasks died with them, and drains them when it is told to stop.
+It starts worker processes, replaces the ones that die, says which tasks died with them, and drains them when it is
+told to stop.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ async def run_pool(options: PoolOptions, stopping: Stopping, on_ready: Callable[
     connection = await Connection.open(options.urls, name="corral pool")
     try:
         with tempfile.TemporaryDirectory(prefix="corral-") as folder:
-            pool = Pool(app, connection, options, topics, Path(folder), on_ready)
+            pool = Pool(app, connection, options=options, topics=topics, folder=Path(folder), on_ready=on_ready)
             return await pool.run(stopping)
     finally:
         await connection.close()
@@ -115,6 +116,7 @@ class Pool:
         self,
         app: App[Any],
         connection: Connection,
+        *,
         options: PoolOptions,
         topics: Sequence[str],
         folder: Path,

@@ -88,7 +88,7 @@ class Processor(Generic[M, P, R]):
         self.__module__ = function.__module__
         self.__wrapped__ = function
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: D102  # the function's own docstring says
         return self.function(*args, **kwargs)
 
     def key(self, message: M) -> str | None:
@@ -170,12 +170,13 @@ class App(Generic[S]):
             isolate: run each task in a process of its own that can be killed.
 
         Raises:
-            BadApp: a second processor of the topic, a template over fields that do not exist, or no sense in the numbers.
+            BadApp: a second processor of the topic, a template over fields that do not exist, or no sense in the
+            numbers.
         """
 
         def register(function: Callable[P, R]) -> Processor[Any, P, R]:
             resolved = topic if isinstance(topic, Topic) else Topic(topic, _message_type(function, topic))
-            _check(function, resolved, unique, attempts, timeout, concurrency)
+            _check(function, resolved, unique, attempts=attempts, timeout=timeout, concurrency=concurrency)
             processor: Processor[Any, P, R] = Processor(
                 function,
                 resolved,
@@ -258,6 +259,7 @@ def _check(
     function: Callable[..., Any],
     topic: Topic[Any],
     unique: Key | None,
+    *,
     attempts: int,
     timeout: float | None,
     concurrency: int | None,

@@ -1,7 +1,7 @@
 """What a worker asks before it runs a task that was delivered before, and what the bookkeeper answers.
 
-A redelivered task may have ended: its worker died between storing the end and acknowledging the message. Only who has folded
-every event can tell. Questions travel in lists, since a dead worker's tasks come back all at once.
+A redelivered task may have ended: its worker died between storing the end and acknowledging the message. Only who
+has folded every event can tell. Questions travel in lists, since a dead worker's tasks come back all at once.
 """
 
 from __future__ import annotations

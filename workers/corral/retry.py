@@ -13,8 +13,11 @@ LONGEST = 3600.0
 
 
 def default_backoff(attempt: int) -> float:
-    """1 s, 2 s, 4 s, ... up to an hour, each up to a quarter longer, so that what failed together is not tried together."""
-    return float(min(2.0 ** (attempt - 1), LONGEST) * (1 + random.random() / 4))
+    """1 s, 2 s, 4 s, ... up to an hour.
+
+    Each is up to a quarter longer, by chance, so that what failed together is not tried again together.
+    """
+    return float(min(2.0 ** (attempt - 1), LONGEST) * (1 + random.random() / 4))  # noqa: S311  # no secret
 
 
 def delay(backoff: Backoff, attempt: int) -> float:

@@ -8,8 +8,8 @@ from corral.runs import Beat
 class Roster:
     """The workers that were heard.
 
-    A worker that was not heard for `death` seconds is taken for dead. Until `listening_since + death` there may be living ones
-    that were not heard yet, so nobody can say that all have confirmed anything.
+    A worker that was not heard for `death` seconds is taken for dead. Until `listening_since + death` there may be
+    living ones that were not heard yet, so nobody can say that all have confirmed anything.
     """
 
     def __init__(self, death: float) -> None:

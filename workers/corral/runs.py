@@ -181,6 +181,7 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     @property
     def busy(self) -> int:
+        """Tasks that are executed now."""
         return sum(sum(topics.values()) for topics in self.running.values()) + len(self.roots)
 
 
@@ -231,7 +232,7 @@ def status_of(record: Record) -> RunStatus:
     )
 
 
-def counted(record: Record, ledger: Ledger, running: dict[str, int], root_running: bool) -> Record:
+def counted(record: Record, ledger: Ledger, running: dict[str, int], *, root_running: bool) -> Record:
     """The record with the ledger's counts in it."""
     counts, topics = ledger.counts(running, root_running)
     return msgspec.structs.replace(
@@ -269,6 +270,7 @@ def moment(seconds: float) -> datetime:
 
 
 def maybe_moment(seconds: float | None) -> datetime | None:
+    """As `moment`, where there may be none."""
     return None if seconds is None else moment(seconds)
 
 

@@ -23,8 +23,9 @@ class Demand:
 def share(free: int, demands: Sequence[Demand]) -> list[int]:
     """How many more messages to ask for, by topic.
 
-    A topic that is known to be busy shares what is free with the other busy ones; each quiet one asks for a single message, so
-    that a message that comes is noticed at once. Those single messages are all that a worker may get beyond its slots.
+    A topic that is known to be busy shares what is free with the other busy ones; each quiet one asks for a single
+    message, so that a message that comes is noticed at once. Those single messages are all that a worker may get
+    beyond its slots.
     """
     if len(demands) == 1:
         only = demands[0]

@@ -1,7 +1,7 @@
 """What a worker is executing, in memory that outlives it: the pool reads it when the worker is dead.
 
-A file of fixed slots, mapped by the worker. Writing a slot is a single `pack_into`: it costs about a microsecond, and survives
-kill -9.
+A file of fixed slots, mapped by the worker. Writing a slot is a single `pack_into`: it costs about a microsecond,
+and survives kill -9.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     record `starting` -> unique key -> record `queued` -> root message        (with a key)
     record `queued` -> root message                                           (without)
 
-Each step is a compare-and-set. A refused one is a success if the record has moved past it, since the bookkeeper finishes what a
-dead producer left; it is a failure only if the record was aborted.
+Each step is a compare-and-set. A refused one is a success if the record has moved past it, since the bookkeeper
+finishes what a dead producer left; it is a failure only if the record was aborted.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Starter:
         raise DuplicateRun(key, holder)
 
     async def _same_run(self, run_id: str, topic: str, body: bytes) -> tuple[Record, int]:
-        """The record that exists under this id already, if it is of the same message: then the start goes on with it."""
+        """The record that exists under this id already: if it is of the same message, the start goes on with it."""
         entry = await self._records.get(run_key(run_id), leader=True)
         if entry is None:
             raise RunExists(run_id)
@@ -143,8 +143,8 @@ class Starter:
     async def _take_key(self, key: str, run_id: str) -> str | None:
         """Make the run the holder of the key. The other holder's id if it is held by a live run; None when it is ours.
 
-        A key whose holder is dead is taken over, and one that names this run is written anew, so that who is about to free
-        it by its old revision misses.
+        A key whose holder is dead is taken over, and one that names this run is written anew, so that who is about
+        to free it by its old revision misses.
         """
         name = unique_key(key)
         for _ in range(TRIES):

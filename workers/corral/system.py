@@ -17,6 +17,7 @@ def new_run_id() -> str:
 
 
 def new_nonce() -> str:
+    """Random text that marks one append."""
     return secrets.token_hex(6)
 
 

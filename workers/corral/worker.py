@@ -1,9 +1,10 @@
 """A worker: one process that executes tasks.
 
-    pull -> decode -> interrupted? -> root: claim the run -> redelivered? ask -> processor -> outcome -> group commit -> ack
+    pull -> decode -> interrupted? -> root: claim the run -> redelivered? ask -> processor -> outcome -> group commit
+    -> ack
 
-Everything that a worker holds is a `Job` in `_by_run`, from its delivery until its message is settled. A task's fate is told by
-events alone; a worker that dies at any step leaves a message that comes again, and an end that counts once.
+Everything that a worker holds is a `Job` in `_by_run`, from its delivery until its message is settled. A task's fate
+is told by events alone; a worker that dies at any step leaves a message that comes again, and an end that counts once.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from corral.executor import Again, Outcome, Silent, Stopped, execute
 from corral.fanout import FanOut
 from corral.intake import Intake
 from corral.isolation import Isolation
-from corral.job import Job, Order
 from corral.jetstream.connection import Connection
 from corral.jetstream.puller import Delivery
 from corral.jetstream.topology import last_event
+from corral.job import Job, Order
 from corral.markers import Markers
 from corral.messages import ROOT, body_limit, decode_task
+from corral.operations import Operations
 from corral.processor import App, Processor, Topic
 from corral.questions import ROLL_CALL, Asker, Question
 from corral.runs import Beat, Marker, decode_record, encode
 from corral.settings import Settings
 from corral.slottable import SlotTable
-from corral.operations import Operations
 from corral.starter import child_id
 from corral.subjects import Names, run_key
 from corral.system import memory, new_nonce
@@ -176,7 +177,7 @@ class Worker:
         except msgspec.DecodeError as error:
             log.error(
                 "a message that is no task stays in the queue", extra={"subject": delivery.subject, "error": str(error)}
-            )  # noqa: TRY400
+            )
             asyncio.create_task(self._refuse(delivery, topic))  # noqa: RUF006  # a publish, nothing to wait for
             return
         job = Job(run_id, topic, message, delivery, asyncio.get_running_loop().time())
@@ -304,7 +305,8 @@ class Worker:
         if outcome is None:
             await self._hand_back(job)
         elif isinstance(outcome, Silent):
-            # A first delivery that finds another one's fan-out is a message that was stored twice: delivered again, it asks.
+            # A first delivery that finds another one's fan-out is a message that was stored twice: delivered again,
+            # it asks.
             if job.delivery.delivered == 1:
                 await self._hand_back(job, HAND_BACK)
             else:

@@ -1,8 +1,8 @@
 """The process of one worker: `python -m corral.worker_process`, started by a pool.
 
-Its standard input brings a line of JSON, the `Assignment`, and then nothing: the end of it says that the pool is dead, and then
-the worker hands back what it holds and leaves. A thread watches for that, so that not even a processor that blocks the loop
-outlives the pool.
+Its standard input brings a line of JSON, the `Assignment`, and then nothing: the end of it says that the pool is
+dead, and then the worker hands back what it holds and leaves. A thread watches for that, so that not even a
+processor that blocks the loop outlives the pool.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def main() -> None:
     try:
         code = asyncio.run(_work(assignment))
     except AppNotFound as error:
-        log.error("%s", error)  # noqa: TRY400  # the sentence says it all
+        log.error("%s", error)  # the sentence says it all
         code = NO_APP
     except CorralError as error:
-        log.error("%s", error)  # noqa: TRY400
+        log.error("%s", error)
         code = NO_SERVER
     except Exception:
         log.exception("the worker failed")
