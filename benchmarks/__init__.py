@@ -1,0 +1,1 @@
+"""How fast it is, each figure beside the simplest thing that could do the same: `python -m benchmarks`."""
