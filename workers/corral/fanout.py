@@ -1,6 +1,6 @@
 """What one execution of a task sends: a batch of tasks, confirmed a window at a time.
 
-    send -> Opened (once) -> message published -> window acknowledged -> Sent ... -> finish
+    send -> sent before? -> Opened (once) -> message published -> window acknowledged -> Sent ... -> finish
 
 `Opened` is stored before the first message, `Sent` after each acknowledged window; both are appended to a log that
 belongs to this task alone, and only if nobody else has appended since. So an execution that was taken for dead and
@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-
 from corral.errors import CorralError, NoServer, StorageFull, Superseded, Unconfirmed, WrongLastSequence
-from corral.events import AnyEvent, Opened, Sent, SentList, decode_event, encode_event, layout
+from corral.events import AnyEvent, Opened, Sent, SentList, encode_event, layout
 from corral.messages import TaskId, encode_task
+from corral.resume import Digest, Message, Resume
 from corral.settings import Settings
 from corral.subjects import Names
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PAUSE = 1.0
 """Seconds between two tries to store what was refused or not confirmed."""
@@ -54,19 +52,20 @@ class Sender(Protocol):
         ...
 
 
-class LastEvent(Protocol):
-    """Reads the last message of a subject: (sequence, data)."""
+class ReadLog(Protocol):
+    """Reads a dispatcher's log."""
 
-    async def __call__(self, subject: str) -> tuple[int, bytes] | None:
-        """None if there is no message."""
+    async def __call__(self, subject: str) -> list[tuple[int, AnyEvent]]:
+        """Its events with their sequences, oldest first."""
+        ...
 
 
 class FanOut:
     """The sending side of one execution.
 
     Safe to use from several asyncio tasks of the processor; messages are numbered in the order in which `send` is
-    called. `resumed` says that the task may have been executed before: its log is looked at before anything is
-    appended.
+    called. `resumed` says that the task may have been executed before: then its log is read first, and what was sent
+    before is not sent again. `base` is what a retry's message says that earlier rounds sent.
     """
 
     def __init__(
@@ -76,9 +75,10 @@ class FanOut:
         task: TaskId,
         round: int,
         resumed: bool,
+        base: SentList,
         names: Names,
         sender: Sender,
-        read_last: LastEvent,
+        read_log: ReadLog,
         nonce: Callable[[], str],
         settings: Settings,
     ) -> None:
@@ -86,9 +86,14 @@ class FanOut:
         self._task = task
         self._round = round
         self._resumed = resumed
+        self._base = base
+        self._resume: Resume | None = None
+        self._keep: SentList = []
+        self.used = False
+        """Whether anything was sent."""
         self._names = names
         self._sender = sender
-        self._read_last = read_last
+        self._read_log = read_log
         self._nonce = nonce
         self._settings = settings
         self._log = names.dispatch_log(run_id, *task)
@@ -107,7 +112,8 @@ class FanOut:
     @property
     def sent(self) -> SentList:
         """What this execution has sent, as its end lists it."""
-        return [(self._batch, self._count)] if self._batch else []
+        keep = self._keep if self._resume is None else self._resume.keep
+        return [*keep, (self._batch, self._count)] if self._batch else keep
 
     async def send(self, topic: str, body: bytes) -> None:
         """Publish one task of this run; `body` is JSON.
@@ -118,32 +124,26 @@ class FanOut:
         Raises:
             Superseded: another execution of this task has taken over.
         """
+        self.used = True
         async with self._lock:
-            if self._batch == 0:
-                # Shielded: a batch that is opened while this call is cancelled must be the one that the next call uses.
-                self._opening = self._opening or asyncio.create_task(self._open())
-                await asyncio.shield(self._opening)
-            while len(self._topics) >= self._settings.window:
-                await self._wait_for_room()
-            # From here to the first suspension in `add` the message gets its number and its place in the window:
-            # cancelled after that, it is still sent when the window settles, so that a number never stands for nothing.
-            ordinal = self._count
-            self._count += 1
-            self._topics.append(topic)
-            self._digest.update(b"%d %b %b" % (len(body), topic.encode(), body))
-            self._begun.set()
-            if len(self._topics) >= self._settings.window:
-                self._full.set()
-            await self._window.add(
-                self._names.task(self._run_id, topic), encode_task((self._batch, ordinal), self._round, body)
-            )
+            if self._resumed:
+                await self._begin_to_resume()
+            if self._resume is None:
+                await self._really_send(topic, body)
+            elif (messages := self._resume.offer(topic, body)) is not None:
+                await self._stop_resuming(messages)
 
-    async def finish(self) -> SentList:
+    async def finish(self, *, ended: bool = True) -> SentList:
         """Wait until all that was sent is stored and said; the list of it.
+
+        If the task has not `ended`, but runs again later, what was held back for comparison is left to that execution.
 
         Raises:
             Superseded: another execution of this task has taken over.
         """
+        if self._resume is not None:
+            async with self._lock:
+                await self._stop_resuming(self._resume.rest() if ended else [])
         self._closing = True
         self._begun.set()
         self._full.set()
@@ -160,19 +160,49 @@ class FanOut:
 
     # --- how ---------------------------------------------------------------------------------------
 
+    async def _really_send(self, topic: str, body: bytes) -> None:
+        if self._batch == 0:
+            # Shielded: a batch that is opened while this call is cancelled must be the one that the next call uses.
+            self._opening = self._opening or asyncio.create_task(self._open())
+            await asyncio.shield(self._opening)
+        while len(self._topics) >= self._settings.window:
+            await self._wait_for_room()
+        # From here to the first suspension in `add` the message gets its number and its place in the window: cancelled
+        # after that, it is still sent when the window settles, so that a number never stands for nothing.
+        ordinal = self._count
+        self._count += 1
+        self._topics.append(topic)
+        self._digest.add(topic, body)
+        self._begun.set()
+        if len(self._topics) >= self._settings.window:
+            self._full.set()
+        await self._window.add(
+            self._names.task(self._run_id, topic), encode_task((self._batch, ordinal), self._round, body)
+        )
+
+    async def _begin_to_resume(self) -> None:
+        log = await self._read_log(self._log)
+        self._last = log[-1][0] if log else 0
+        self._resume = Resume(log, self._round, self._base)
+        self._resumed = False
+
+    async def _stop_resuming(self, messages: list[Message]) -> None:
+        """From here on everything is sent: first what was held back."""
+        assert self._resume is not None
+        self._keep, self._resume = self._resume.keep, None
+        for message in messages:
+            await self._really_send(message.topic, message.body)
+
     async def _open(self) -> None:
-        if self._resumed:
-            last = await self._read_last(self._log)
-            self._last = last[0] if last else 0
-        # Nothing of an earlier execution is kept: what it sent is superseded, and sent again.
-        self._batch = await self._append(Opened(parent=self._task, round=self._round, nonce=self._nonce()))
+        opened = Opened(parent=self._task, round=self._round, nonce=self._nonce(), keep=self._keep)
+        self._batch = await self._append(opened)
         self._confirming = asyncio.create_task(self._confirm(), name=f"confirm {self._run_id} {self._task}")
 
     def _new_window(self) -> None:
         self._window = self._sender.window()
         self._first = self._count
         self._topics: list[str] = []
-        self._digest = hashlib.blake2b(digest_size=16)
+        self._digest = Digest()
         self._begun.clear()
         self._full.clear()
         self._room.set()
@@ -213,7 +243,7 @@ class FanOut:
                     count=count,
                     topics=names,
                     layout=places,
-                    digest=digest.hexdigest(),
+                    digest=digest.text(),
                     nonce=self._nonce(),
                 )
                 await self._append(sent)
@@ -227,20 +257,18 @@ class FanOut:
                 self._last = await self._sender.store(self._log, data, expect=self._last)
             except WrongLastSequence:
                 # Perhaps by our own first try, the answer to which was lost.
-                last = await self._read_last(self._log)
-                if last is None or last[0] <= self._last or _nonce_of(last[1]) != event.nonce:
+                log = await self._read_log(self._log)
+                if not log or log[-1][0] <= self._last or _nonce_of(log[-1][1]) != event.nonce:
                     raise Superseded from None
-                self._last = last[0]
+                self._last = log[-1][0]
             except (Unconfirmed, StorageFull, NoServer) as error:
-                log.warning("an event of a fan-out is not stored yet", extra={"run": self._run_id, "error": str(error)})
+                logger.warning(
+                    "an event of a fan-out is not stored yet", extra={"run": self._run_id, "error": str(error)}
+                )
                 await asyncio.sleep(PAUSE)
                 continue
             return self._last
 
 
-def _nonce_of(data: bytes) -> str:
-    try:
-        event: AnyEvent = decode_event(data)
-    except msgspec.DecodeError:
-        return ""
+def _nonce_of(event: AnyEvent) -> str:
     return event.nonce if isinstance(event, Opened | Sent) else ""

@@ -30,7 +30,7 @@ from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.puller import Delivery
 from corral.jetstream.records import Records
-from corral.jetstream.topology import ensure, ensure_consumer
+from corral.jetstream.topology import consumers, ensure, ensure_consumer
 from corral.loader import load_app
 from corral.processor import App
 from corral.roster import Roster
@@ -157,10 +157,12 @@ class Pool:
         return 1 if self._failed else 0
 
     async def _prepare(self) -> None:
-        # Heartbeats are heard before anything can be stored, so that on a new server no worker can be unknown.
         await self._bookkeeper.listen()
-        created = await ensure(self._connection, self._names, self._settings)
-        self._roster.listening_since = -self._settings.death if created else time.monotonic()
+        await ensure(self._connection, self._names, self._settings)
+        # A pool makes its consumers before it starts its workers. Where there is none yet, no worker was there
+        # before this one began to listen, and so none can be unknown.
+        alone = not await consumers(self._connection, self._names)
+        self._roster.listening_since = time.monotonic() - (self._settings.death if alone else 0.0)
         for topic in self._topics:
             await ensure_consumer(self._connection, self._names, topic, self._settings)
             await self._publish(topic)

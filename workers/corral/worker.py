@@ -22,13 +22,14 @@ from corral import __version__
 from corral.committer import Committer, Result
 from corral.context import Wiring
 from corral.errors import Conflict, CorralError, Superseded
-from corral.executor import Again, Outcome, Silent, Stopped, execute
+from corral.events import AnyEvent, SentList, decode_event
+from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success, execute
 from corral.fanout import FanOut
 from corral.intake import Intake
 from corral.isolation import Isolation
 from corral.jetstream.connection import Connection
 from corral.jetstream.puller import Delivery
-from corral.jetstream.topology import last_event
+from corral.jetstream.topology import subject_events
 from corral.job import Job, Order
 from corral.markers import Markers
 from corral.messages import ROOT, body_limit, decode_task
@@ -273,11 +274,11 @@ class Worker:
             self._table.end(slot)
         duration = time.time() - began
         outcome = self._judged(job, outcome)
-        sent = fanout.sent
-        if sent:
-            # Also of a task that failed: what it sent is stored or not, before its end is told.
+        sent: SentList = []
+        if fanout.used:
+            # Also of a task that failed: what it sent is stored before its end is told.
             try:
-                sent = await asyncio.shield(fanout.finish())
+                sent = await fanout.finish(ended=isinstance(outcome, Success | Failure))
             except Superseded:
                 outcome = Silent()
         await self._conclude(job, outcome, sent, duration, wait)
@@ -299,9 +300,7 @@ class Worker:
             case _:
                 return Stopped() if outcome is None or isinstance(outcome, Again) else outcome
 
-    async def _conclude(
-        self, job: Job, outcome: Outcome | None, sent: list[tuple[int, int]], duration: float, wait: float
-    ) -> None:
+    async def _conclude(self, job: Job, outcome: Outcome | None, sent: SentList, duration: float, wait: float) -> None:
         if outcome is None:
             await self._hand_back(job)
         elif isinstance(outcome, Silent):
@@ -351,16 +350,17 @@ class Worker:
             task=job.task,
             round=job.round,
             resumed=job.delivery.delivered > 1 or job.round > 0,
+            base=job.message.sent or [],
             names=self._names,
             sender=self._publisher,
-            read_last=self._last_event,
+            read_log=self._read_log,
             nonce=new_nonce,
             settings=self._settings,
         )
 
-    async def _last_event(self, subject: str) -> tuple[int, bytes] | None:
-        stored = await last_event(self._connection, self._names, subject)
-        return (stored.sequence, stored.data) if stored else None
+    async def _read_log(self, subject: str) -> list[tuple[int, AnyEvent]]:
+        stored = await subject_events(self._connection, self._names.events_stream, subject)
+        return [(each.sequence, decode_event(each.data)) for each in stored]
 
     def _wiring(self, job: Job, fanout: FanOut) -> Wiring[Any]:
         starts = 0
