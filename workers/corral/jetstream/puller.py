@@ -8,7 +8,6 @@ and is asked for again under another name.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Callable
 
@@ -19,7 +18,6 @@ _log = logging.getLogger(__name__)
 
 _EXPIRES = 30.0  # seconds that a pull lasts
 _RETRY = 1.0  # seconds until pulls that the server has refused may be repeated
-_REMEMBERED = 64  # pulls whose size is kept, for the case that the server refuses them
 _BODY = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}'
 _SHORT_BODY = b'{"batch":%d,"expires":%d}'
 _NS = 1_000_000_000
@@ -115,8 +113,6 @@ class Puller:
         self._subscription: Subscription | None = None
         self._old: list[Subscription] = []  # of earlier rounds, to be closed
         self._opening = asyncio.Lock()
-        self._numbers = itertools.count(1)
-        self._asked: dict[str, int] = {}  # the last pulls, by number
         self._last: Delivery | None = None
         self._heard = False
         self._due = 0.0  # loop time at which the next look is due
@@ -146,10 +142,6 @@ class Puller:
             await self._open()
         if self._round != round_ or self._stopped:
             return  # given up meanwhile; on_room has said so
-        number = str(next(self._numbers))
-        self._asked[number] = count
-        if len(self._asked) > _REMEMBERED:
-            del self._asked[next(iter(self._asked))]
         if "watch" not in self._timers:
             self._heard = True
             self._later("watch", self._heartbeat, self._look)
@@ -157,7 +149,7 @@ class Puller:
             body = _SHORT_BODY % (count, expires * _NS)
         else:
             body = _BODY % (count, _EXPIRES * _NS, self._heartbeat * _NS)
-        await self._connection.publish(self._subject, body, reply=self._subscription.subject[:-1] + number)
+        await self._connection.publish(self._subject, body, reply=self._subscription.subject)
 
     async def stop(self) -> None:
         """Ask for nothing more. Tasks that are on their way still reach `on_delivery` before this returns."""
@@ -177,8 +169,7 @@ class Puller:
         async with self._opening:
             await self._drain_old()
             if self._subscription is None:
-                inbox = f"{self._connection.new_inbox()}.*"
-                self._subscription = await self._connection.subscribe(inbox, self._on_message)
+                self._subscription = await self._connection.subscribe(self._connection.new_inbox(), self._on_message)
 
     async def _drain_old(self) -> None:
         """Close earlier subscriptions. Tasks that the server has sent there are taken, or they wait for ack_wait."""
@@ -217,9 +208,9 @@ class Puller:
                 self._later("room", _RETRY, self._on_room)
             else:
                 self._on_room()
-        else:  # refused whole, such as "Exceeded MaxWaiting"
+        else:  # refused whole, by a limit that somebody has set on the consumer; of which pull is not said
             _log.warning("a pull was refused", extra={"subject": self._subject, "reason": description})
-            self._lower(self._asked.pop(message.subject.rpartition(".")[2], 0))
+            self._give_up(description)
             self._later("room", _RETRY, self._on_room)
 
     def _lower(self, count: int) -> None:
@@ -253,7 +244,6 @@ class Puller:
         _log.debug("pulling ends", extra={"subject": self._subject, "reason": reason})
         self._round += 1
         self.outstanding = 0
-        self._asked.clear()
         if self._subscription is not None:
             self._subscription.redirect(self._on_late)
             self._old.append(self._subscription)

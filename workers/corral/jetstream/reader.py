@@ -165,7 +165,7 @@ class Reader:
         return self._source
 
     async def _begin(self) -> Ephemeral:
-        if await self._anchor_is_replaced():
+        if await self._lost():
             self._start_again()
         source = Ephemeral(self._connection, self._stream, self._wake, heartbeat=self._heartbeat)
         try:
@@ -175,11 +175,6 @@ class Reader:
             raise
         if self._start is NEW and not self.position:
             self.position = source.start  # what is new from here on stays new after an outage
-        if source.start < self.position:
-            # The server moves a start that lies behind the stream's end back to the end: the stream has
-            # lost its tail.
-            self._start_again()
-            source.breaks("the stream is shorter than what was read")
         return source
 
     def _start_again(self) -> None:
@@ -190,15 +185,21 @@ class Reader:
         self._anchor = None
         self.caught_up.clear()
 
-    async def _anchor_is_replaced(self) -> bool:
-        """Whether another message stands where the last one was read: the stream lost its tail and grew again."""
+    async def _lost(self) -> bool:
+        """Whether the stream has lost its tail, with what was read here: it is shorter, or has grown again since.
+
+        A consumer that starts behind the end would wait there, and miss what is stored meanwhile.
+        """
         if self._anchor is None:
             return False
         sequence, time_ns = self._anchor
         try:
+            info = await self._connection.api(f"STREAM.INFO.{self._stream}")
+            if info["state"]["last_seq"] < sequence:
+                return True
             stored = await direct.at(self._connection, self._stream, sequence)
         except (ApiError, PermissionDenied):
-            return False
+            return False  # not to be found out; creating the consumer will say what is wrong
         # Absent says nothing: it may have been purged. A float of today's time is exact to a microsecond.
         return stored is not None and abs(stored.time - time_ns / _NS) > 1e-5
 

@@ -22,8 +22,9 @@ _NO_STORAGE = 10047
 _NO_CONSUMER = 10014
 # Seconds for which an expired key leaves a marker, so that whoever watches sees the end of it.
 _MARKER_TTL = 600
-# Pull requests that may wait at one consumer: a few for every worker of a topic.
-_MAX_WAITING = 8192
+# Pulls that may wait at one consumer, up to one for each slot of each worker. What is more the server
+# drops without a word.
+_MAX_WAITING = 65_536
 _SMALLEST_DIVISOR = 64  # a server with room for less than this part of the settings is of no use
 # What may be changed on a stream that exists; its limits stay as the operator has set them.
 _UPDATED = ("num_replicas",)
