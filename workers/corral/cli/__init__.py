@@ -1,8 +1,9 @@
 """The command line: `corral COMMAND`. One file for each group of commands.
 
-    serve.py   demo up server pool        start.py  start           act.py    interrupt
-    tui.py     tui                        look.py   runs show errors events topics workers
-    prove.py   verify env
+    demo.py   demo              look.py   runs show errors events topics workers
+    serve.py  up server pool    act.py    interrupt
+    tui.py    tui               prove.py  verify env
+    start.py  start
 
 `failures.py` is the edge around each of them: errors become exit codes (exits.py) and sentences there.
 """
@@ -14,13 +15,17 @@ from typing import Annotated
 import typer
 
 from corral import __version__
-from corral.cli import act, exits, look, prove, start, tui
+from corral.cli import act, demo, exits, look, prove, serve, start, tui
 from corral.cli.failures import guarded, outcome, prepare
 from corral.cli.output import say
 
 __all__ = ["main"]
 
 _COMMANDS = (
+    demo.demo,
+    serve.up,
+    serve.server,
+    serve.pool,
     tui.tui,
     start.start,
     look.runs,

@@ -43,8 +43,9 @@ def interrupt(
 ) -> int:
     """Stop runs: the queued part and the running part.
 
-    What is queued is removed, what is running is cancelled. A run that has ended already is left as it is, and that is no error. The receipt says how many tasks were
-    removed from the queue, were stopped while they ran, were killed with their process, or had finished first.
+    What is queued is removed, what is running is cancelled. A run that has ended already is left as it is, and that
+    is no error. The receipt says how many tasks were removed from the queue, were stopped while they ran, were killed
+    with their process, or had finished first.
     """
     if not names and unique is None:
         raise typer.BadParameter("which one? Give a run or --unique KEY", param_hint="RUN")

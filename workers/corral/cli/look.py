@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 import typer
@@ -11,13 +10,20 @@ from corral.cli import exits
 from corral.cli.commands import command
 from corral.cli.event_lines import event_fields, event_line
 from corral.cli.options import Json, Limit, Namespace, RunName, Server, StatusName, Timeout
-from corral.cli.output import ago, clock, note, say, say_table, size, write_json, write_json_line
-from corral.cli.progress import RUN_HEADINGS, run_line, run_page, run_row, warned_if_unserved
+from corral.cli.output import ago, clock, note, plural, say, say_table, size, write_json, write_json_line
+from corral.cli.progress import (
+    RUN_HEADINGS,
+    run_line,
+    run_page,
+    run_row,
+    runs_as_they_change,
+    warned_if_unserved,
+)
 from corral.cli.session import at_most, connected, run, thinned
 from corral.client import Client, Run
 from corral.errors import EventsExpired, RunNotFound
 from corral.events import RunEnded
-from corral.runs import RunStatus, TaskError, status_of
+from corral.runs import TaskError
 from corral.subjects import check_topic
 
 EVERY = 1.0
@@ -66,32 +72,13 @@ def runs(
 async def _follow_runs(
     client: Client, status: StatusName | None, topic: str | None, limit: int | None, *, json: bool
 ) -> None:
-    source = _runs_as_they_change(client, limit)
+    source = runs_as_they_change(client, limit)
     async for each in source if json else thinned(source, lambda each: each.id, EVERY):
         if status in (None, each.status) and topic in (None, each.topic):
             if json:
                 write_json_line(each)
             else:
                 say(f"{each.id}  {each.topic}  {run_line(each)}")
-
-
-async def _runs_as_they_change(client: Client, limit: int | None) -> AsyncIterator[RunStatus]:
-    """The `limit` newest runs, oldest first, then each change of any."""
-    there: dict[str, RunStatus] | None = {}
-    async for batch in client.read_records():
-        for run_id, record in batch:
-            if record is None or record.state in ("starting", "aborted"):
-                if there is not None:
-                    there.pop(run_id, None)
-            elif there is None:
-                yield status_of(record)
-            else:
-                there[run_id] = status_of(record)
-        if not batch and there is not None:  # all that was stored before
-            known = sorted(there.values(), key=lambda each: each.created_at)
-            there = None
-            for each in known[-limit:] if limit else known:
-                yield each
 
 
 @command(
@@ -175,7 +162,7 @@ def errors(
             for error in shown:
                 say(_error_text(error))
             left = len(listed) - len(shown)
-            note(f"{len(listed):,} errors in run {found.id}" + (f", {left:,} of them not shown." if left else "."))
+            note(f"{plural(len(listed), 'error')} in run {found.id}{f', {left:,} of them not shown' if left else ''}.")
             return exits.DONE
 
     return run(work())

@@ -106,6 +106,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if days < 1 else f"{days} d {hours} h"
 
 
+def plural(count: int, what: str) -> str:
+    """`1 error`, `2 errors`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def size(count: int) -> str:
     """Bytes in MiB."""
     return f"{count / 2**20:.0f} MiB"

@@ -8,10 +8,10 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from corral.cli.output import Cell, ago, clock, duration, note, table
+from corral.cli.output import Cell, ago, clock, duration, note, plural, table
 from corral.client import Client
 from corral.ledger import Counts
-from corral.runs import RunStatus
+from corral.runs import RunStatus, status_of
 
 RUN_HEADINGS = (
     "RUN",
@@ -41,7 +41,9 @@ def run_line(run: RunStatus) -> str:
     """How a run stands, in one line."""
     done = run.success + run.error + run.interrupted
     words = [f"{run.status}: {done:,} of {run.total:,} done"]
-    for count, what in ((run.error, "errors"), (run.interrupted, "interrupted"), (run.running, "running")):
+    if run.error:
+        words.append(plural(run.error, "error"))
+    for count, what in ((run.interrupted, "interrupted"), (run.running, "running")):
         if count:
             words.append(f"{count:,} {what}")
     if run.pending:
@@ -82,6 +84,25 @@ def _count_row(topic: str, counts: Counts) -> Sequence[Cell]:
         counts.error,
         counts.interrupted,
     )
+
+
+async def runs_as_they_change(client: Client, limit: int | None = None) -> AsyncIterator[RunStatus]:
+    """The `limit` newest runs, oldest first, then each change of any."""
+    there: dict[str, RunStatus] | None = {}
+    async for batch in client.read_records():
+        for run_id, record in batch:
+            if record is None or record.state in ("starting", "aborted"):
+                if there is not None:
+                    there.pop(run_id, None)
+            elif there is None:
+                yield status_of(record)
+            else:
+                there[run_id] = status_of(record)
+        if not batch and there is not None:  # all that was stored before
+            known = sorted(there.values(), key=lambda each: each.created_at)
+            there = None
+            for each in known[-limit:] if limit else known:
+                yield each
 
 
 class LiveLine:

@@ -31,7 +31,8 @@ _TRIES = 5
 def verify(name: RunName, server: Server = None, namespace: Namespace = None, json: Json = False) -> int:
     """Count a run again, by other code, and compare.
 
-    The counts come from the raw events; exit 1 if the record says something else. What is pending is compared with the messages in the queue, too.
+    The counts come from the raw events; exit 1 if the record says something else. What is pending is compared with
+    the messages in the queue, too.
     """
 
     async def work() -> int:
@@ -54,13 +55,16 @@ def verify(name: RunName, server: Server = None, namespace: Namespace = None, js
 async def _verify(client: Client, run_id: str) -> Verdict:
     """The verdict; of a run that moves, the one of a quiet moment, or if there is none, without the queue."""
     for _ in range(_TRIES):
-        # The record first: every event that it counts is stored by now.
+        before = await client.queued(run_id)
+        # The record before the events: every one that it counts is stored by then.
         record = await client.operations.record(run_id, leader=True)
         stored = [(each.seq, each.event) async for each in client.events(run_id)]
         counted = recount(record.topic, [(seq, event) for seq, event in stored if seq <= record.seq])
         now = recount(record.topic, stored)
         stopping = any(isinstance(event, Interrupted) and event.round == now.round for _, event in stored)
-        queued = None if stopping and record.live else await client.queued(run_id)
+        after = await client.queued(run_id)
+        # While tasks end, the earlier look saw more of their messages; while tasks are sent, the later one.
+        queued = None if stopping and record.live else max(before, after) if record.live else after
         verdict = judge(record, counted, now, queued)
         if not verdict.lacks_messages:
             break

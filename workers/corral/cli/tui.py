@@ -11,6 +11,7 @@ import typer
 from corral.cli.commands import command
 from corral.cli.exits import Wrong
 from corral.cli.options import Namespace, Server
+from corral.cli.output import note
 from corral.cli.session import connected, find_server
 from corral.settings import Settings
 
@@ -57,6 +58,17 @@ def dashboard() -> Dashboard:
             raise
         raise Wrong("the dashboard is not installed: `pip install 'corral[tui]'` brings it") from None
     return run_dashboard
+
+
+def dashboard_if_possible() -> Dashboard | None:
+    """The dashboard; None where it has no terminal to be in, or is not installed."""
+    if not is_terminal():
+        return None
+    try:
+        return dashboard()
+    except Wrong as reason:
+        note(f"Lines of progress instead: {reason}.")
+        return None
 
 
 def is_terminal() -> bool:
