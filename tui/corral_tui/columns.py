@@ -31,7 +31,8 @@ def run_columns(width: int, widest: Mapping[str, int], *, id_width: int, topic_w
     """The columns of the list of runs.
 
     `widest` has the largest counts to make room for, `id_width` and `topic_width` are those of the longest shown. When
-    it is narrow, gaps shrink first, then the status is its glyph alone, then the least important columns go.
+    it is narrow, gaps shrink first, then the status is its glyph alone, then the least important columns go, and the
+    bar as the last of them.
     """
     columns = _all_run_columns(widest, id_width, max(len("TOPIC"), min(topic_width, 16)))
     if width < NARROW:
@@ -43,6 +44,10 @@ def run_columns(width: int, widest: Mapping[str, int], *, id_width: int, topic_w
     for name in ("stopped", "age", "eta", "rate", "total"):
         if total_width(columns) > width:
             columns = _without(columns, name)
+    for name, least in (("topic", 8), ("run", 6)):
+        columns = _squeezed(columns, name, least, total_width(columns) - width)
+    if total_width(columns) > width:
+        columns = _without(columns, "bar")
     return _stretch(columns, width, topic_width)
 
 
@@ -81,6 +86,12 @@ def _narrow(columns: tuple[Column, ...]) -> tuple[Column, ...]:
     return tuple(
         replace(c, title="", width=1) if c.name == "status" else replace(c, gap=1) if c.name == "run" else c
         for c in columns
+    )
+
+
+def _squeezed(columns: tuple[Column, ...], name: str, least: int, by: int) -> tuple[Column, ...]:
+    return tuple(
+        replace(c, width=max(min(c.width, least), c.width - max(0, by))) if c.name == name else c for c in columns
     )
 
 

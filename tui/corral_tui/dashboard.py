@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 import time
 
-from corral.client import Client
 from corral_tui.app import Dashboard
 from corral_tui.feed import Feed
 from corral_tui.source import Source
@@ -19,22 +17,14 @@ def run_dashboard(
 ) -> int:
     """Show the dashboard until it is left, then a summary on the normal screen; returns the exit code of the process.
 
-    `url` and `namespace` as for a client. With `run_id` (an id, a unique prefix of one, or `last`) that run is
-    opened, and the code is 0, 1 or 5 for its success, failure or interruption, 0 while it is live. It is 130 after
-    Ctrl-C, and 128 and the signal's number after SIGHUP or SIGTERM. `read_only` hides all that changes anything.
+    `url` and `namespace` as for a client. With `run_id` that run is opened, and the code is 0, 1 or 5 for its success,
+    failure or interruption, 0 while it is live. It is 130 after Ctrl-C, and 128 and the signal's number after SIGHUP or
+    SIGTERM. `read_only` hides all that changes anything.
 
     Raises:
         NoServer, PermissionDenied: there is nothing to show.
-        RunNotFound, AmbiguousRun, BadName: `run_id` names no run.
     """
-    if run_id is not None:
-        run_id = asyncio.run(_find(url, namespace, run_id))
     return show(Feed(url, namespace), read_only=read_only, run_id=run_id)
-
-
-async def _find(url: str | None, namespace: str | None, text: str) -> str:
-    async with Client(url, namespace) as client:
-        return (await client.find(text)).id
 
 
 def show(source: Source, *, read_only: bool = False, run_id: str | None = None) -> int:
