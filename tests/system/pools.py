@@ -68,7 +68,7 @@ class System:
         self.url = url
         self.folder = folder
         self.stage = stage
-        # A busy machine may hold a worker up for a second or two; a test in which somebody has to be found dead says how soon.
+        # A busy machine holds a worker up for a second or two; who waits for a death sets how soon it is found.
         self.settings = Settings(namespace=namespace, ack_wait=6.0, beat=0.2, death=3.0, lease=1.0, drain_timeout=10.0)
         self.beats: dict[str, Beat] = {}
         self._truth = folder / "truth"
@@ -109,7 +109,7 @@ class System:
     async def pool(
         self, app: str, *, workers: int = 1, slots: int = 20, topics: str = "", folder: Path = ROOT
     ) -> PoolProcess:
-        """A new pool, whose workers have all begun to work. `app` is one of `tests/system/apps`, or a file in `folder`."""
+        """A new pool whose workers have all begun. `app` is one of `tests/system/apps`, or a file in `folder`."""
         spec = app if app.endswith(".py") else f"tests.system.apps.{app}"
         command = [sys.executable, str(LAUNCH), spec, "-s", self.url, "-n", self.settings.namespace]
         command += ["-p", str(workers), "-c", str(slots), *(["--topics", topics] if topics else [])]
@@ -179,6 +179,7 @@ class System:
         client = await self.client()
         events = [stored async for stored in client.events(run.id)]
         again = recount(status.topic, [(stored.seq, stored.event) for stored in events])
+        print(*events, sep="\n")  # noqa: T201  # for a test that fails
         assert status.total == status.success + status.error + status.interrupted
         assert [getattr(again.counts, name) for name in COUNTS] == [getattr(status, name) for name in COUNTS]
         assert {topic: _shown(counts) for topic, counts in status.topics.items()} == {
@@ -195,7 +196,9 @@ class System:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "NATS_", "PYTEST_"))
         }
-        settings = {f"CORRAL_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(self.settings).items()}
+        settings = {
+            f"CORRAL_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(self.settings).items()
+        }
         return {**inherited, **settings, PORT: str(self.stage.port), FOLDER: str(self._truth)}
 
     @property

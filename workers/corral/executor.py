@@ -12,6 +12,8 @@ import contextvars
 import hashlib
 import re
 import traceback
+from bisect import bisect_right
+from collections.abc import Callable
 from concurrent.futures import Executor as Threads
 from typing import Any, TypeVar
 
@@ -25,6 +27,7 @@ from corral.retry import delay
 S = TypeVar("S")
 LONGEST_TRACEBACK = 16 * 1024
 LONGEST_MESSAGE = 4 * 1024
+"""Bytes as JSON: with them and the whole body an event stays below what the server takes."""
 
 
 class Success(msgspec.Struct, frozen=True, tag="success"):
@@ -73,14 +76,14 @@ async def execute(  # noqa: PLR0911  # one for each way in which a processor can
     try:
         message = processor.topic.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        return _failure(error)
+        return failure(error)
     try:
         if processor.kind == "async":
             await _run_async(processor, message, wiring)
         else:
             await _run_sync(processor, message, wiring, threads)
     except Reject as reject:
-        return _failure(reject)
+        return failure(reject)
     except Requeue as again:
         return Again(again.delay, None)
     except Interrupted:
@@ -88,7 +91,7 @@ async def execute(  # noqa: PLR0911  # one for each way in which a processor can
     except Superseded:
         return Silent()
     except Exception as error:  # noqa: BLE001  # whatever a processor raises is a failed attempt
-        return failed_attempt(processor, wiring.attempt, _failure(error))
+        return failed_attempt(processor, wiring.attempt, failure(error))
     return SUCCESS
 
 
@@ -150,7 +153,8 @@ async def _wait_for_thread(running: asyncio.Future[Any], stop: Stop) -> None:
 # --- what is kept of an error ------------------------------------------------------------------------
 
 
-def _failure(error: BaseException) -> Failure:
+def failure(error: BaseException) -> Failure:
+    """What is kept of an error: type, message, the traceback from the first frame that is not ours, fingerprint."""
     frames = traceback.extract_tb(error.__traceback__)
     first = next((n for n, frame in enumerate(frames) if frame.filename not in _OURS), len(frames))
     last = frames[-1] if first < len(frames) else None
@@ -190,12 +194,22 @@ def _safe_text(error: BaseException) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
+    """`text`, or its beginning: at most `limit` bytes as JSON, where a control character takes six."""
     clean = text.encode("utf-8", "replace").decode()
-    return clean if len(clean) <= limit else f"{clean[:limit]}... ({len(clean):,} characters)"
+    fits = _fitting(limit, lambda length: clean[:length])
+    return clean if len(fits) == len(clean) else f"{fits}... ({len(clean):,} characters)"
 
 
 def _cut_middle(text: str, limit: int) -> str:
     clean = text.encode("utf-8", "replace").decode()
-    if len(clean) <= limit:
+    if len(clean) <= len(_fitting(limit, lambda length: clean[:length])):
         return clean
-    return f"{clean[: limit // 3]}\n... {len(clean) - limit:,} characters left out ...\n{clean[-limit * 2 // 3 :]}"
+    head = _fitting(limit // 3, lambda length: clean[:length])
+    tail = _fitting(limit * 2 // 3, lambda length: clean[-length:] if length else "")
+    return f"{head}\n... {len(clean) - len(head) - len(tail):,} characters left out ...\n{tail}"
+
+
+def _fitting(limit: int, part: Callable[[int], str]) -> str:
+    """The longest `part` that takes at most `limit` bytes as JSON."""
+    length = bisect_right(range(limit + 1), limit, key=lambda length: len(msgspec.json.encode(part(length))) - 2) - 1
+    return part(length)

@@ -1,4 +1,4 @@
-"""What the processors under test tell the test, and wait for. Only sockets and files: it works while the server is down."""
+"""What the processors under test tell the test, and wait for. Sockets and files only: NATS may be down."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from functools import cache
+from pathlib import Path
 
 PORT = "CORRAL_TEST_STAGE"
 FOLDER = "CORRAL_TEST_FOLDER"
@@ -44,4 +45,4 @@ def _line(name: str, facts: dict[str, object]) -> bytes:
 
 @cache
 def _truth(pid: int) -> int:
-    return os.open(os.path.join(os.environ[FOLDER], str(pid)), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    return os.open(Path(os.environ[FOLDER]) / str(pid), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
