@@ -36,7 +36,7 @@ class Job:
         self.message = message
         self.delivery = delivery
         self.since = since
-        """`loop.time()` of its arrival."""
+        """`time.monotonic()` of its arrival."""
         self.attempt = 1
         self.stop = Stop()
         """What the processor sees of an order to stop."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from corral.jetstream.records import Records
+from corral.jetstream.reader import Stored
 from corral.runs import Marker, decode_marker
 from corral.subjects import Names
 
@@ -16,42 +15,31 @@ log = logging.getLogger(__name__)
 
 
 class Markers:
-    """Follows the keys `interrupt.<run>`; calls `on_marker(run, marker)` for each, those of before included."""
+    """Knows the keys `interrupt.<run>`; calls `on_marker(run, marker)` for each that is seen."""
 
-    def __init__(self, records: Records, names: Names, on_marker: Callable[[str, Marker], None]) -> None:
-        self._reader = records.watch("interrupt.>")
+    def __init__(self, names: Names, on_marker: Callable[[str, Marker], None]) -> None:
         self._names = names
         self._on_marker = on_marker
         self._rounds: dict[str, int] = {}
         self.revision = 0
-        """Revision of the last marker that was seen."""
-        self.loaded = asyncio.Event()
-        """Set when everything that was stored before the start is known."""
+        """Revision of the last marker that was seen. Set after all that follows from it."""
 
     def stops(self, run_id: str, round: int) -> bool:
         """Whether tasks of this round of the run are not to be executed any more."""
         stopped = self._rounds.get(run_id)
         return stopped is not None and round <= stopped
 
-    async def run(self) -> None:
-        """Follow the keys until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(self._wait_loaded())
-            async for batch in self._reader:
-                for stored in batch:
-                    self._see(self._names.key_of(stored.subject), stored.data, gone=stored.operation is not None)
-                    self.revision = stored.sequence
-            waiting.cancel()
+    def see(self, batch: Sequence[Stored]) -> None:
+        """Take note of what was stored."""
+        for stored in batch:
+            run_id = self._names.key_of(stored.subject).partition(".")[2]
+            if stored.operation is not None:
+                self._rounds.pop(run_id, None)
+            else:
+                self._see(run_id, stored.data)
+            self.revision = stored.sequence
 
-    async def _wait_loaded(self) -> None:
-        await self._reader.caught_up.wait()
-        self.loaded.set()
-
-    def _see(self, key: str, data: bytes, *, gone: bool) -> None:
-        run_id = key.partition(".")[2]
-        if gone:
-            self._rounds.pop(run_id, None)
-            return
+    def _see(self, run_id: str, data: bytes) -> None:
         try:
             marker = decode_marker(data)
         except msgspec.DecodeError as error:

@@ -176,6 +176,10 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Revision of the last marker that was seen."""
     stopping: list[str] = []
     """Runs with a seen marker of which something still runs, or is not settled."""
+    blocked: float = 0.0
+    """Seconds for which the worker's loop has been blocked; 0 when it is not."""
+    blocked_by: str = ""
+    """What blocks it: topic, run and task."""
     leaving: bool = False
     """The worker's last word: it holds nothing any more."""
 

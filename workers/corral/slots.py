@@ -23,27 +23,32 @@ class Demand:
 def share(free: int, demands: Sequence[Demand]) -> list[int]:
     """How many more messages to ask for, by topic.
 
-    A topic that is known to be busy shares what is free with the other busy ones; each quiet one asks for a single
-    message, so that a message that comes is noticed at once. Those single messages are all that a worker may get
-    beyond its slots.
+    What is free goes first to the topics that are known to have messages, in fair parts; then to those where some came
+    lately. Every other one asks for a single message, so that a message that comes is noticed at once. Those single
+    messages are all that a worker may get beyond its slots.
     """
     if len(demands) == 1:
         only = demands[0]
         return [max(0, min(only.room, free - only.asked))]
     left = free - sum(demand.asked for demand in demands if demand.asked > 1)
     asks = [0] * len(demands)
-    busy = []
+    for wants in (
+        [min(demand.backlog - demand.asked, demand.room) for demand in demands],
+        [min(2 * demand.recent - demand.asked, demand.room) if not demand.backlog else 0 for demand in demands],
+    ):
+        left -= _deal(left, wants, asks)
     for index, demand in enumerate(demands):
-        wanted = max(demand.backlog, 2 * demand.recent)
-        if demand.room > 0 and wanted > demand.asked:
-            busy.append((min(wanted - demand.asked, demand.room), index))
-        elif demand.room > 0 and demand.asked == 0 and free > 0:
+        if asks[index] == 0 and demand.asked == 0 and demand.room > 0 and free > 0:
             asks[index] = 1
-    busy.sort()
-    for place, (wanted, index) in enumerate(busy):
-        fair = max(left, 0) // (len(busy) - place)
-        asks[index] = min(wanted, fair)
-        if asks[index] == 0 and demands[index].asked == 0 and free > 0:
-            asks[index] = 1
-        left -= asks[index]
     return asks
+
+
+def _deal(left: int, wants: Sequence[int], asks: list[int]) -> int:
+    """Deal `left` in fair parts to those who want some; how many were dealt."""
+    eager = sorted((want, index) for index, want in enumerate(wants) if want > 0)
+    dealt = 0
+    for place, (want, index) in enumerate(eager):
+        part = min(want, max(0, left - dealt) // (len(eager) - place))
+        asks[index] += part
+        dealt += part
+    return dealt

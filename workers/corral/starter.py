@@ -22,10 +22,10 @@ from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.messages import ROOT, TaskId, body_limit, check_body, encode_body, encode_task
-from corral.processor import Processor, Topic, target_name
-from corral.runs import Record, decode_record, encode
+from corral.processor import Processor, Topic, render, target_name
+from corral.runs import Record, decode_record, decode_topic, encode
 from corral.settings import Settings
-from corral.subjects import Names, check_key, check_run_id, run_key, unique_key
+from corral.subjects import Names, check_key, check_run_id, run_key, topic_key, unique_key
 from corral.system import new_run_id, short_id
 
 log = logging.getLogger(__name__)
@@ -61,9 +61,13 @@ class Starter:
     ) -> str:
         """Encode the message and start a run; see `Client.start`."""
         topic = target_name(target)
-        key = target.key(message) if unique is None and isinstance(target, Processor) else unique
         body = encode_body(topic, message, body_limit(self._connection.max_payload))
-        return await self.start_raw(topic, body, unique=key, on_duplicate=on_duplicate, id=id, replace=replace)
+        if unique is None and isinstance(target, Processor):
+            # The processor is here, so what it declares is known, be it a function or nothing at all.
+            unique, ask = target.key(message), False
+        else:
+            ask = unique is None
+        return await self._start(topic, body, unique, ask=ask, on_duplicate=on_duplicate, id=id, replace=replace)
 
     async def start_raw(
         self,
@@ -80,6 +84,23 @@ class Starter:
         `replace(holder)` is awaited to end the holder of the key, where `on_duplicate` is "replace".
         """
         check_body(topic, body, body_limit(self._connection.max_payload))
+        return await self._start(
+            topic, body, unique, ask=unique is None, on_duplicate=on_duplicate, id=id, replace=replace
+        )
+
+    async def _start(
+        self,
+        topic: str,
+        body: bytes,
+        unique: str | None,
+        *,
+        ask: bool,
+        on_duplicate: OnDuplicate,
+        id: str | None,
+        replace: Callable[[str], Awaitable[object]] | None,
+    ) -> str:
+        if ask:
+            unique = await self._published_key(topic, body)
         key = check_key(unique) if unique is not None else None
         run_id = check_run_id(id) if id is not None else new_run_id()
         if key is not None and (holder := await self.holder(key)) not in (None, run_id):
@@ -100,7 +121,7 @@ class Starter:
         except Conflict:
             record, revision = await self._same_run(run_id, topic, body)
         while record.state == "starting" and key is not None:
-            held_by = await self._take_key(key, run_id)
+            held_by = await self.take_key(key, run_id)
             if held_by is None:
                 record, revision = await self._move(record, revision, "queued")
             elif on_duplicate == "replace" and replace is not None:
@@ -123,6 +144,22 @@ class Starter:
         held = await self._records.get(run_key(run_id), leader=True)
         return run_id if held is not None and decode_record(held.value).live else None
 
+    async def _published_key(self, topic: str, body: bytes) -> str | None:
+        """The key that pools say the topic's processor declares, as far as a template can tell it.
+
+        A function cannot be told from here: then the worker takes the key before the root runs.
+        """
+        entry = await self._records.get(topic_key(topic))
+        if entry is None:
+            return None
+        template = decode_topic(entry.value).unique
+        if template is None:
+            return None
+        try:
+            return render(template, msgspec.json.decode(body))
+        except (KeyError, msgspec.DecodeError):
+            return None  # a message of the wrong shape, which ends as error when it is decoded
+
     # --- the steps ---------------------------------------------------------------------------------
 
     def _refused(self, key: str, holder: str, on_duplicate: OnDuplicate) -> str:
@@ -140,7 +177,7 @@ class Starter:
             raise RunExists(run_id)
         return record, entry.revision
 
-    async def _take_key(self, key: str, run_id: str) -> str | None:
+    async def take_key(self, key: str, run_id: str) -> str | None:
         """Make the run the holder of the key. The other holder's id if it is held by a live run; None when it is ours.
 
         A key whose holder is dead is taken over, and one that names this run is written anew, so that who is about

@@ -3,7 +3,7 @@
     pull -> decode -> interrupted? -> root: claim the run -> redelivered? ask -> processor -> outcome -> group commit
     -> ack
 
-Everything that a worker holds is a `Job` in `_by_run`, from its delivery until its message is settled. A task's fate
+Everything that a worker holds is a `Job`, from its delivery until its message is settled. A task's fate
 is told by events alone; a worker that dies at any step leaves a message that comes again, and an end that counts once.
 """
 
@@ -19,28 +19,32 @@ from typing import Any
 import msgspec
 
 from corral import __version__
+from corral.claims import Claims
 from corral.committer import Committer, Result
 from corral.context import Wiring
-from corral.errors import Conflict, CorralError, Superseded
+from corral.errors import Superseded
 from corral.events import AnyEvent, SentList, decode_event
 from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success, execute
 from corral.fanout import FanOut
+from corral.holding import Holding
 from corral.intake import Intake
 from corral.isolation import Isolation
 from corral.jetstream.connection import Connection
 from corral.jetstream.puller import Delivery
+from corral.jetstream.reader import Stored
 from corral.jetstream.topology import subject_events
 from corral.job import Job, Order
+from corral.lifeline import Lifeline
 from corral.markers import Markers
-from corral.messages import ROOT, body_limit, decode_task
+from corral.messages import ROOT, body_limit, decode_task, task_text
 from corral.operations import Operations
 from corral.processor import App, Processor, Topic
-from corral.questions import ROLL_CALL, Asker, Question
-from corral.runs import Beat, Marker, decode_record, encode
+from corral.questions import Asker, Question
+from corral.runs import Beat, Marker
 from corral.settings import Settings
 from corral.slottable import SlotTable
 from corral.starter import child_id
-from corral.subjects import Names, run_key
+from corral.subjects import Names
 from corral.system import memory, new_nonce
 
 log = logging.getLogger(__name__)
@@ -90,9 +94,10 @@ class Worker:
         self._operations = Operations(connection, settings, by=identity.id)
         self._publisher = self._operations.publisher
         self._records = self._operations.records
+        self._claims = Claims(self._records, self._operations.starter)
         self._asker = Asker(connection, self._names)
         self._committer = Committer(identity.id, self._names, self._publisher, self._settled)
-        self._markers = Markers(self._records, self._names, self._on_marker)
+        self._markers = Markers(self._names, self._on_marker)
         self._threads = ThreadPoolExecutor(_threads(topics, settings), thread_name_prefix="processor")
         self._intake = Intake(
             connection,
@@ -104,9 +109,16 @@ class Worker:
             deliver=self._on_delivery,
             paused=self._is_paused,
         )
-        self._by_run: dict[str, set[Job]] = {}
-        self._beat_now = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._held = Holding()
+        self._lifeline = Lifeline(
+            connection.servers,
+            worker_id=identity.id,
+            settings=settings,
+            describe=self._describe,
+            waiting=self._waiting,
+            on_keys=self._on_keys,
+            doing=self._doing,
+        )
         self._state: Any = None
 
     # --- life --------------------------------------------------------------------------------------
@@ -117,53 +129,35 @@ class Worker:
         If it is `orphaned` (its pool is dead) it hands back at once.
         """
         async with self._app.lifespan() as self._state, asyncio.TaskGroup() as group:
-            background = [group.create_task(self._markers.run()), group.create_task(self._beats())]
-            await self._markers.loaded.wait()
-            # Heard before the first pull: who ends runs must know of every worker that may hold a task.
-            await self._beat()
-            await self._connection.flush()
-            roll_call = self._names.control(ROLL_CALL)
-            await self._connection.subscribe(roll_call, lambda _: self._beat_now.set())
-            background.append(group.create_task(self._intake.run()))
-            background.append(group.create_task(self._keep_alive()))
+            await self._lifeline.start()
+            background = [group.create_task(self._guard()), group.create_task(self._intake.run())]
             await leave.wait()
             await self._drain(0.0 if orphaned() else self._settings.drain_timeout)
             for task in background:
                 task.cancel()
         await self._isolation.close()
-        await self._beat(leaving=True)
         await self._connection.flush()
+        await self._lifeline.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def _guard(self) -> None:
+        """A worker without its lifeline would be taken for dead: it fails with it."""
+        await asyncio.shield(self._lifeline.ended)
+        raise RuntimeError("the lifeline has ended")
+
     async def _drain(self, patience: float) -> None:
-        log.info("draining", extra={"worker": self._identity.id, "held": self._held})
+        log.info("draining", extra={"worker": self._identity.id, "held": self._held.count()})
         await self._intake.stop()
-        for job in self._jobs():
+        for job in self._held.jobs():
             if not job.executing:
                 self._order(job, "hand back")
-        await self._until_idle(patience)
-        for job in self._jobs():
+        await self._held.until_idle(patience)
+        for job in self._held.jobs():
             self._order(job, "hand back")
         # A cancelled task has some time for its `finally`, and a thread no more than that.
-        await self._until_idle(max(patience, LAST_WORDS))
-        if self._held:
-            log.warning("tasks are left behind: they run elsewhere after ack_wait", extra={"tasks": self._held})
-
-    async def _until_idle(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                while self._held:
-                    self._idle.clear()
-                    await self._idle.wait()
-        except TimeoutError:
-            return
-
-    @property
-    def _held(self) -> int:
-        return sum(map(len, self._by_run.values()))
-
-    def _jobs(self) -> list[Job]:
-        return [job for jobs in self._by_run.values() for job in jobs]
+        await self._held.until_idle(max(patience, LAST_WORDS))
+        if left := self._held.count():
+            log.warning("tasks are left behind: they run elsewhere after ack_wait", extra={"tasks": left})
 
     def _is_paused(self) -> bool:
         """Nothing is pulled while outcomes cannot be stored, or are stored too slowly."""
@@ -181,9 +175,9 @@ class Worker:
             )
             asyncio.create_task(self._refuse(delivery, topic))  # noqa: RUF006  # a publish, nothing to wait for
             return
-        job = Job(run_id, topic, message, delivery, asyncio.get_running_loop().time())
+        job = Job(run_id, topic, message, delivery, time.monotonic())
         job.isolated = self._topics[topic].isolate
-        self._by_run.setdefault(run_id, set()).add(job)
+        self._held.add(job)
         job.process = asyncio.create_task(self._handle(job))
 
     async def _refuse(self, delivery: Delivery, topic: str) -> None:
@@ -211,8 +205,7 @@ class Worker:
         if self._intake.over_full:
             await self._hand_back(job, HAND_BACK)
             return False
-        if job.task == ROOT and not await self._claim(job):
-            await self._drop(job)
+        if job.task == ROOT and not await self._claimed(job):
             return False
         if job.delivery.delivered > 1 and not await self._allowed(job):
             return False
@@ -221,27 +214,14 @@ class Worker:
             return False
         return True
 
-    async def _claim(self, job: Job) -> bool:
-        """Make this message the root of its run; False if the run has, or can have, no use for it."""
-        mine = (job.round, job.delivery.sequence)
-        while True:
-            entry = await self._records.get(run_key(job.run_id), leader=True)
-            if entry is None:
-                log.warning("a root without a record is dropped", extra={"run": job.run_id})
-                return False
-            record = decode_record(entry.value)
-            if record.claim == mine:
-                return record.live
-            if record.state != "queued" or record.round != job.round:
-                return False
-            claimed = msgspec.structs.replace(
-                record, state="running", claim=mine, started_at=record.started_at or time.time(), root="running"
-            )
-            try:
-                await self._records.update(entry.key, encode(claimed), entry.revision)
-            except Conflict:
-                continue  # the bookkeeper writes records too: look again
-            return True
+    async def _claimed(self, job: Job) -> bool:
+        """Make the message the root of its run; False if that settled it."""
+        claim = await self._claims.claim(job, self._topics[job.topic])
+        if claim is False:
+            await self._drop(job)
+        elif isinstance(claim, Failure):
+            self._committer.add(Result(job, claim, [], 0.0, 0.0))
+        return claim is True
 
     async def _allowed(self, job: Job) -> bool:
         """Ask about a task that was delivered before; False if it is settled already."""
@@ -329,16 +309,8 @@ class Worker:
 
     def _settled(self, job: Job) -> None:
         """Nothing is left to do for this job here."""
-        jobs = self._by_run.get(job.run_id)
-        if jobs is None:
-            return
-        jobs.discard(job)
-        if not jobs:
-            del self._by_run[job.run_id]
-            if job.order is not None:
-                self._beat_now.set()
-            if not self._by_run:
-                self._idle.set()
+        if self._held.settle(job) and job.order is not None:
+            self._lifeline.beat_soon()
         if self._intake.waiting:
             self._intake.refill()
 
@@ -385,11 +357,14 @@ class Worker:
 
     # --- interrupts and the ends of runs -----------------------------------------------------------
 
+    def _on_keys(self, batch: list[Stored]) -> None:
+        self._markers.see(batch)
+        self._lifeline.beat_soon()
+
     def _on_marker(self, run_id: str, marker: Marker) -> None:
-        for job in self._by_run.get(run_id, ()):
+        for job in self._held.of_run(run_id):
             if job.round <= marker.round:
                 self._order(job, marker.kind)
-        self._beat_now.set()
 
     def _order(self, job: Job, order: Order) -> None:
         if job.order is not None or job.process is None:
@@ -402,29 +377,13 @@ class Worker:
         if job.executing and not thread:
             job.process.cancel()
 
-    # --- signs of life -----------------------------------------------------------------------------
+    # --- what the lifeline tells -------------------------------------------------------------------
 
-    async def _beats(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.beat):
-                    await self._beat_now.wait()
-            except TimeoutError:
-                pass
-            self._beat_now.clear()
-            await self._beat()
-
-    async def _beat(self, *, leaving: bool = False) -> None:
-        running: dict[str, dict[str, int]] = {}
-        roots: list[str] = []
-        for run_id, jobs in self._by_run.items():
-            for job in jobs:
-                if job.executing and job.task == ROOT:
-                    roots.append(run_id)
-                elif job.executing:
-                    topics = running.setdefault(run_id, {})
-                    topics[job.topic] = topics.get(job.topic, 0) + 1
-        beat = Beat(
+    def _describe(self) -> Beat:
+        """A heartbeat. Called in the lifeline's thread: what it reads is copied before it is gone through."""
+        markers = self._markers.revision  # read first: what is held because of it is then seen as stopping
+        running, roots = self._held.running()
+        return Beat(
             id=self._identity.id,
             pool=self._identity.pool,
             host=self._identity.host,
@@ -436,26 +395,19 @@ class Worker:
             rss=memory(),
             running=running,
             roots=roots,
-            markers=self._markers.revision,
-            stopping=[
-                run for run, jobs in self._by_run.items() if any(self._markers.stops(run, j.round) for j in jobs)
-            ],
-            leaving=leaving,
+            markers=markers,
+            stopping=self._held.stopping(self._markers),
         )
-        await self._connection.publish(self._names.beat(self._identity.id), encode(beat))
 
-    async def _keep_alive(self) -> None:
-        """Tell the server of what takes long, so that it does not give it to another worker."""
-        period = self._settings.ack_wait / 3
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(period)
-            for job in self._jobs():
-                if loop.time() - job.since >= period / 2:
-                    try:
-                        await job.delivery.progress()
-                    except CorralError as error:
-                        log.warning("a sign of life was not sent", extra={"run": job.run_id, "error": str(error)})
+    def _waiting(self) -> list[Delivery]:
+        """What needs a sign of life: it is held since before the last one was due."""
+        return self._held.older(time.monotonic() - self._settings.ack_wait / 6)
+
+    def _doing(self, process: asyncio.Task[object] | None) -> str:
+        for job in self._held.jobs():
+            if job.process is process:
+                return f"{job.topic} {job.run_id} {task_text(job.task)}"
+        return process.get_name() if process is not None else ""
 
 
 def _threads(topics: Mapping[str, Processor[Any, ..., Any]], settings: Settings) -> int:

@@ -204,6 +204,7 @@ class Puller:
             self._missing()
         elif "Nats-Pending-Messages" in headers:  # the pull has ended, and this is what it still lacked
             self._lower(int(headers["Nats-Pending-Messages"]))
+            self._last = None  # whatever waited has gone to others
             if "leadership" in description or "shutdown" in description:
                 self._later("room", _RETRY, self._on_room)
             else:
