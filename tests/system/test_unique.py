@@ -21,7 +21,7 @@ async def test_fifty_starts_at_once_of_one_key_make_one_run(system: System) -> N
     async with Client(system.url, settings=system.settings) as other:
         starts = [(client, other)[n % 2].start(reindex, SEVEN) for n in range(50)]
         outcomes = await asyncio.gather(*starts, return_exceptions=True)
-    (run,) = [outcome for outcome in outcomes if isinstance(outcome, Run)]
+    (run,) = [client.run(outcome.id) for outcome in outcomes if isinstance(outcome, Run)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, DuplicateRun)]
     assert len(refused) == 49
     assert {(error.key, error.run_id) for error in refused} == {("Product/7", run.id)}

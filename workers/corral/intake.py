@@ -106,6 +106,8 @@ class Intake:
         self._busy += 1
         source.busy += 1
         source.recent += 1
+        if source.puller is not None and source.puller.outstanding <= 0:
+            self._room.set()  # more may wait behind it, and the tasks that run now may take long
         self._deliver(delivery)
 
     async def _ask(self) -> None:
