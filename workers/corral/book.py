@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from corral.ledger import Ledger
 from corral.runs import Marker, Record
 
@@ -15,6 +17,7 @@ class Book:
         "ledger",
         "marker",
         "marker_revision",
+        "moved_at",
         "record",
         "revision",
         "run_id",
@@ -32,6 +35,8 @@ class Book:
         """The run has ended: its events are not folded any more."""
         self.ending = False
         """Its end is under way."""
+        self.moved_at = time.monotonic()
+        """`time.monotonic()` of the last change of its record or its counts."""
         self.shown_running = False
         """The record shows running tasks, so that it must be written again when they stop."""
 

@@ -24,6 +24,7 @@ from corral.jetstream.records import Records
 from corral.jetstream.topology import last_sequence
 from corral.questions import ASK, Answer, Question, decode_questions
 from corral.questions import encode as encode_answers
+from corral.recovery import Recovery
 from corral.roster import Roster
 from corral.runs import counted, decode_beat, decode_marker, decode_record, encode
 from corral.settings import Settings
@@ -88,7 +89,15 @@ class Bookkeeper:
             group.create_task(self._fold(reader))
             group.create_task(self._caught_up(reader, end))
             group.create_task(self._write())
-            group.create_task(self._look())
+            recovery = Recovery(
+                connection=self._connection,
+                records=self.records,
+                publisher=self._publisher,
+                names=self._names,
+                settings=self._settings,
+                roster=self._roster,
+            )
+            group.create_task(self._look(recovery))
             asks = await self._connection.subscribe(
                 self._names.control(ASK), lambda message: self._on_ask(group, message)
             )
@@ -136,6 +145,7 @@ class Bookkeeper:
         if revision <= book.revision:
             return
         book.record, book.revision = decode_record(data), revision
+        book.moved_at = time.monotonic()
         book.ledger.topic = book.record.topic
         if not book.record.live:
             book.close()
@@ -179,6 +189,7 @@ class Bookkeeper:
                 changed.add(run_id)
             self._dirty |= changed
             for run_id in changed:
+                self._books[run_id].moved_at = time.monotonic()
                 self._look_at(self._books[run_id])
             await self._reached(batch[-1].sequence)
 
@@ -202,17 +213,28 @@ class Bookkeeper:
         if self._ending is not None:
             self._ending.look_at(book)
 
-    async def _look(self) -> None:
-        """See to what no event announces."""
+    async def _look(self, recovery: Recovery) -> None:
+        """See to what no event announces: workers that die, runs that stand still."""
         while True:
             await asyncio.sleep(min(LOOK, self._settings.beat))
+            now = time.monotonic()
             for book in list(self._books.values()):
                 if book.live:
                     self._look_at(book)
                     if book.shown_running:
                         self._dirty.add(book.run_id)
+                    if recovery.due(book, now):
+                        await self._repair(recovery, book)
             if self._ending is not None:
                 self._ending.heard()
+
+    async def _repair(self, recovery: Recovery, book: Book) -> None:
+        try:
+            await self._fold_to()
+            if recovery.due(book, time.monotonic()):
+                await recovery.repair(book)
+        except CorralError as error:
+            log.warning("a run could not be repaired", extra={"run": book.run_id, "error": str(error)})
 
     # --- records -----------------------------------------------------------------------------------
 
