@@ -1,12 +1,16 @@
 """What a dispatcher that runs again sends, and what it does not."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.events import AnyEvent, Opened, Sent, SentList, layout
-from corral.resume import Digest, Message, Resume
+from corral.errors import ContentChanged
+from corral.events import AnyEvent, Opened, Sent, SentList, layout, ranges
+from corral.resume import Before, Digest, Message, Resume
 
-messages = st.lists(st.builds(Message, st.sampled_from(["a", "b"]), st.sampled_from([b"1", b"2", b"3"])), max_size=12)
+messages = st.lists(
+    st.builds(Message, st.sampled_from(["a", "b"]), st.sampled_from([b"1", b"2", b"3"]), st.none()), max_size=12
+)
 
 
 class Log:
@@ -26,7 +30,7 @@ class Log:
         stop: int | None = None,
     ) -> SentList:
         """Send `content`, a window at a time; killed before the message number `stop`, if that is given."""
-        resume = Resume(list(self.events), round, base or [])
+        resume = Resume(list(self.events), round, Before(base or []))
         batch: int | None = None
         unsaid: list[Message] = []
 
@@ -53,11 +57,11 @@ class Log:
         for number, message in enumerate(content):
             if number == stop:
                 return []
-            if batch is not None:
+            if resume.over:
                 really_send([message])
             else:
-                really_send(resume.offer(*message) or [])
-        if batch is None:
+                really_send(resume.offer(message.topic, message.body))
+        if not resume.over:
             really_send(resume.rest())
         say()
         return [*resume.keep, *([(batch, len(self.batches[batch]))] if batch is not None else [])]
@@ -69,7 +73,7 @@ class Log:
 def digest_of(window: list[Message]) -> str:
     digest = Digest()
     for message in window:
-        digest.add(*message)
+        digest.add(message.topic, message.body)
     return digest.text()
 
 
@@ -121,10 +125,10 @@ def test_what_may_be_the_same_is_held_back_until_its_window_is_complete() -> Non
         (1, Opened((0, 0), "n")),
         (2, Sent(1, 0, 2, ["a"], digest=digest_of([Message("a", b"1"), Message("a", b"2")]))),
     ]
-    resume = Resume(log, 0, [])
-    assert resume.offer("a", b"1") is None
+    resume = Resume(log, 0, Before())
+    assert resume.offer("a", b"1") == []
     assert resume.keep == []
-    assert resume.offer("a", b"2") is None
+    assert resume.offer("a", b"2") == []
     assert resume.keep == [(1, 2)]
     assert resume.offer("a", b"3") == [Message("a", b"3")]
 
@@ -134,7 +138,39 @@ def test_a_window_that_differs_is_sent_as_a_whole() -> None:
         (1, Opened((0, 0), "n")),
         (2, Sent(1, 0, 2, ["a"], digest=digest_of([Message("a", b"1"), Message("a", b"2")]))),
     ]
-    resume = Resume(log, 0, [])
+    resume = Resume(log, 0, Before())
     resume.offer("a", b"1")
     assert resume.offer("b", b"2") == [Message("a", b"1"), Message("b", b"2")]
     assert resume.keep == []
+
+
+@given(content=messages, window=st.integers(1, 4), back=st.sets(st.integers(0, 11)))
+def test_what_a_retry_brings_back_is_sent_again_under_its_old_identity(
+    content: list[Message], window: int, back: set[int]
+) -> None:
+    log = Log()
+    sent = log.execute(content, window)
+    wanted = sorted(ordinal for ordinal in back if ordinal < len(content))
+    restore = [(sent[0][0], ranges(wanted))] if wanted else []
+    resume = Resume(list(log.events), 1, Before(sent, restore))
+    again = [message for each in content for message in resume.offer(each.topic, each.body)] + resume.rest()
+    assert again == [content[ordinal]._replace(task=(sent[0][0], ordinal)) for ordinal in wanted]
+    assert resume.keep == sent
+
+
+def test_a_dispatcher_that_sends_other_messages_cannot_bring_any_back() -> None:
+    log = Log()
+    sent = log.execute([Message("a", b"1"), Message("a", b"2")], 2)
+    resume = Resume(list(log.events), 1, Before(sent, [(sent[0][0], [(1, 2)])]))
+    resume.offer("a", b"1")
+    with pytest.raises(ContentChanged):
+        resume.offer("a", b"3")
+
+
+def test_a_dispatcher_that_sends_less_cannot_bring_the_rest_back() -> None:
+    log = Log()
+    sent = log.execute([Message("a", b"1"), Message("a", b"2")], 1)
+    resume = Resume(list(log.events), 1, Before(sent, [(sent[0][0], [(1, 2)])]))
+    resume.offer("a", b"1")
+    with pytest.raises(ContentChanged):
+        resume.rest()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Literal
 
 import msgspec
 
@@ -22,11 +23,13 @@ from corral.jetstream.publisher import Publisher
 from corral.jetstream.reader import Reader, Since
 from corral.jetstream.records import Records
 from corral.jetstream.topology import last_sequence
+from corral.ledger import Ledger
 from corral.questions import ASK, Answer, Question, decode_questions
 from corral.questions import encode as encode_answers
 from corral.recovery import Recovery
+from corral.retrying import History
 from corral.roster import Roster
-from corral.runs import counted, decode_beat, decode_marker, decode_record, encode
+from corral.runs import Record, counted, decode_beat, decode_marker, decode_record, encode
 from corral.settings import Settings
 from corral.subjects import Names, run_key
 
@@ -82,7 +85,7 @@ class Bookkeeper:
                 fold_to=self._fold_to,
                 group=group,
             )
-            group.create_task(self._follow_keys(keys))
+            group.create_task(self._follow_keys(keys, group))
             await keys.caught_up.wait()
             end = await last_sequence(self._connection, self._names.events_stream)
             reader = self._events()
@@ -120,14 +123,14 @@ class Bookkeeper:
         if self._ending is not None:
             self._ending.heard()
 
-    async def _follow_keys(self, keys: Reader) -> None:
+    async def _follow_keys(self, keys: Reader, group: asyncio.TaskGroup) -> None:
         """Records and markers, as anybody writes them."""
         async for batch in keys:
             for stored in batch:
                 kind, _, run_id = self._names.key_of(stored.subject).partition(".")
                 try:
                     if kind == "run":
-                        self._on_record(run_id, stored.data, stored.sequence, gone=stored.operation is not None)
+                        self._on_record(group, run_id, stored.data, stored.sequence, gone=stored.operation is not None)
                     elif kind == "interrupt" and stored.operation is None:
                         book = self._book(run_id)
                         book.marker, book.marker_revision = decode_marker(stored.data), stored.sequence
@@ -137,7 +140,7 @@ class Bookkeeper:
                         "a key that cannot be read is ignored", extra={"key": stored.subject, "error": str(error)}
                     )
 
-    def _on_record(self, run_id: str, data: bytes, revision: int, *, gone: bool) -> None:
+    def _on_record(self, group: asyncio.TaskGroup, run_id: str, data: bytes, revision: int, *, gone: bool) -> None:
         if gone:
             self._books.pop(run_id, None)
             return
@@ -146,11 +149,28 @@ class Bookkeeper:
             return
         book.record, book.revision = decode_record(data), revision
         book.moved_at = time.monotonic()
-        book.ledger.topic = book.record.topic
         if not book.record.live:
             book.close()
+        elif book.closed:
+            book.reopen()
+            group.create_task(self._reopen(book, book.record))
         else:
+            if book.held is not None and not book.reopening:
+                book.open(Ledger(book.record.topic))
             self._look_at(book)
+
+    async def _reopen(self, book: Book, record: Record) -> None:
+        """Fold the history of a run that a retry has brought back."""
+        while True:
+            try:
+                history = await History.read(self._connection, self._names, record)
+            except CorralError as error:
+                log.warning("a history could not be read yet", extra={"run": book.run_id, "error": str(error)})
+                await asyncio.sleep(LOOK)
+            else:
+                book.open(history.ledger)
+                self._look_at(book)
+                return
 
     def _book(self, run_id: str) -> Book:
         book = self._books.get(run_id)
@@ -181,7 +201,7 @@ class Bookkeeper:
                 if book.closed:
                     continue
                 try:
-                    book.ledger.apply(decode_event(stored.data), stored.sequence, stored.time)
+                    book.take(decode_event(stored.data), stored.sequence, stored.time)
                 except msgspec.DecodeError as error:
                     log.error(
                         "an event that cannot be read is ignored", extra={"seq": stored.sequence, "error": str(error)}
@@ -250,7 +270,8 @@ class Bookkeeper:
     async def _write_one(self, book: Book) -> None:
         record = book.record
         # An ending run's record is written by its ending; one that nobody claimed has nothing to count.
-        if record is None or record.state not in ("running", "interrupting") or book.ledger.over or book.ending:
+        counted_now = record is not None and record.state in ("running", "interrupting")
+        if record is None or not counted_now or not book.live or book.ledger.over or book.ending:
             return
         topics, root = self._roster.running(book.run_id, time.monotonic())
         book.shown_running = bool(topics) or root
@@ -278,16 +299,34 @@ class Bookkeeper:
         try:
             questions = decode_questions(message.data)
             await self._fold_to()
-            answers = [self._verdict(question) for question in questions]
+            answers = [await self._verdict(question) for question in questions]
             await self._connection.publish(message.reply, encode_answers(answers))
         except (CorralError, msgspec.DecodeError) as error:
             log.warning("a question is left without an answer", extra={"error": str(error)})
 
-    def _verdict(self, question: Question) -> Answer:
+    async def _verdict(self, question: Question) -> Answer | None:
+        """None where it cannot be told yet."""
         book = self._books.get(question.run)
-        if book is None or book.closed or book.ledger.over:
+        if book is None or book.record is None or question.round > book.record.round:
+            # Its record may be on its way here. Who says "over" for a run that has just begun would lose its task.
+            entry = await self.records.get(run_key(question.run), leader=True)
+            live = entry is not None and decode_record(entry.value).live
+            return None if live else Answer("over")
+        if book.closed:
             return Answer("over")
-        ledger = book.ledger
-        if ledger.outcome(question.task) is not None or ledger.stale(question.task, question.round):
-            return Answer("ended")
-        return Answer("isolate" if ledger.suspect(question.task) else "run", ledger.attempt(question.task))
+        if book.held is not None or question.round > book.ledger.round:
+            return None
+        return _answer(book.ledger, question)
+
+
+def _answer(ledger: Ledger, question: Question) -> Answer:
+    """What the ledger says to a question."""
+    task = question.task
+    if ledger.over:
+        return Answer("over")
+    if ledger.outcome(task) is not None or ledger.stale(task, question.round):
+        return Answer("ended")
+    verdict: Literal["isolate", "run"] = "isolate" if ledger.suspect(task) else "run"
+    if question.round == 0:
+        return Answer(verdict, ledger.attempt(task))
+    return Answer(verdict, ledger.attempt(task), ledger.sent_by(task), ledger.to_restore(task))

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 import msgspec
 
 from corral.errors import CorralError, EventsExpired
-from corral.events import AnyEvent, Failed, Receipt, decode_event
+from corral.events import AnyEvent, Failed, Range, Receipt, Reopened, decode_event
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.reader import Reader, Since, Stored
-from corral.jetstream.topology import consumers, ensure, queue_counts
+from corral.jetstream.topology import consumers, ensure, queue_counts, subject_events
 from corral.messages import task_text
 from corral.operations import Operations, Run
 from corral.processor import Processor, Topic
@@ -46,6 +46,8 @@ from corral.starter import OnDuplicate
 
 M = TypeVar("M")
 
+FAILED = str(Failed.__struct_config__.tag)
+REOPENED = str(Reopened.__struct_config__.tag)
 QUIET = 0.25
 """Seconds without a new answer after which a roll call of the workers is complete."""
 
@@ -202,17 +204,31 @@ class Client:
         return (await self.operations.record(run_id)).receipt
 
     async def errors(self, run_id: str) -> AsyncIterator[TaskError]:
-        """Why tasks of the run ended as error, oldest first, without duplicates.
+        """Why tasks of the run ended as error, oldest first; without those that a retry has brought back.
 
         Raises:
             EventsExpired: the run's events are gone.
         """
+        record = await self.operations.record(run_id)
+        names, stream = self.operations.names, self.operations.names.events_stream
+        back: list[tuple[int, int, list[Range]]] = []
+        for stored in await subject_events(self.connection, stream, names.event(run_id, REOPENED)):
+            event = decode_event(stored.data)
+            if isinstance(event, Reopened):
+                back += [(event.round, batch, spans) for _, batch, spans in event.tasks]
         seen: set[tuple[tuple[int, int], int]] = set()
-        async for stored in self.events(run_id):
-            failed = stored.event
-            if isinstance(failed, Failed) and (failed.task, failed.round) not in seen:
+        reader = self._event_reader(names.event(run_id, FAILED), 1)
+        try:
+            for found in self._decode(await reader.read_all()):
+                failed = found.event
+                if not isinstance(failed, Failed) or (failed.task, failed.round) in seen or _is_back(failed, back):
+                    continue
                 seen.add((failed.task, failed.round))
-                yield task_error(failed, stored.at)
+                yield task_error(failed, found.at)
+        finally:
+            await reader.close()
+        if record.counts.error and not seen:
+            raise EventsExpired(run_id)
 
     async def events(self, run_id: str, *, follow: bool = False) -> AsyncIterator[StoredEvent]:
         """The run's events as they were stored; with `follow` also those to come, up to the run's end.
@@ -375,6 +391,15 @@ class Client:
             except msgspec.DecodeError:
                 continue  # of a newer version, or not one of ours
         return out
+
+
+def _is_back(failed: Failed, back: list[tuple[int, int, list[Range]]]) -> bool:
+    """Whether a later retry has brought the task back."""
+    batch, ordinal = failed.task
+    return any(
+        round > failed.round and batch == into and any(first <= ordinal < last for first, last in spans)
+        for round, into, spans in back
+    )
 
 
 def task_error(failed: Failed, at: float) -> TaskError:

@@ -106,6 +106,17 @@ class AmbiguousRun(CorralError):
         return f"{self.prefix!r} fits {len(self.run_ids)} runs: {some}{more}"
 
 
+class NotEnded(CorralError):
+    """A run that has not ended cannot be retried."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} has not ended: wait for its end, or interrupt it"
+
+
 class EventsExpired(CorralError):
     """The events asked for are no longer in the stream."""
 
@@ -271,6 +282,13 @@ class Requeue(CorralError):
 
     def __str__(self) -> str:
         return f"again in {self.delay} s"
+
+
+class ContentChanged(CorralError):
+    """A dispatcher that a retry runs again sends other messages than those that it is to bring back."""
+
+    def __str__(self) -> str:
+        return "it sends other messages than before, so those that a retry is to bring back cannot be found again"
 
 
 class Interrupted(BaseException):

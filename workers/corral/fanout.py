@@ -20,7 +20,7 @@ from typing import Protocol
 from corral.errors import CorralError, NoServer, StorageFull, Superseded, Unconfirmed, WrongLastSequence
 from corral.events import AnyEvent, Opened, Sent, SentList, encode_event, layout
 from corral.messages import TaskId, encode_task
-from corral.resume import Digest, Message, Resume
+from corral.resume import Before, Digest, Message, Resume
 from corral.settings import Settings
 from corral.subjects import Names
 
@@ -65,7 +65,7 @@ class FanOut:
 
     Safe to use from several asyncio tasks of the processor; messages are numbered in the order in which `send` is
     called. `resumed` says that the task may have been executed before: then its log is read first, and what was sent
-    before is not sent again. `base` is what a retry's message says that earlier rounds sent.
+    before is not sent again. `before` is what it sent before the last retry of its run.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class FanOut:
         task: TaskId,
         round: int,
         resumed: bool,
-        base: SentList,
+        before: Before | None = None,
         names: Names,
         sender: Sender,
         read_log: ReadLog,
@@ -86,7 +86,9 @@ class FanOut:
         self._task = task
         self._round = round
         self._resumed = resumed
-        self._base = base
+        self._before = before or Before()
+        self._restored: Window | None = None
+        self._restored_count = 0
         self._resume: Resume | None = None
         self._keep: SentList = []
         self.used = False
@@ -130,8 +132,8 @@ class FanOut:
                 await self._begin_to_resume()
             if self._resume is None:
                 await self._really_send(topic, body)
-            elif (messages := self._resume.offer(topic, body)) is not None:
-                await self._stop_resuming(messages)
+            else:
+                await self._go_on(self._resume, self._resume.offer(topic, body))
 
     async def finish(self, *, ended: bool = True) -> SentList:
         """Wait until all that was sent is stored and said; the list of it.
@@ -143,7 +145,11 @@ class FanOut:
         """
         if self._resume is not None:
             async with self._lock:
-                await self._stop_resuming(self._resume.rest() if ended else [])
+                if not ended:
+                    self._resume.forget()
+                await self._go_on(self._resume, self._resume.rest())
+        if self._restored is not None:
+            await self._restored.settle()
         self._closing = True
         self._begun.set()
         self._full.set()
@@ -183,15 +189,27 @@ class FanOut:
     async def _begin_to_resume(self) -> None:
         log = await self._read_log(self._log)
         self._last = log[-1][0] if log else 0
-        self._resume = Resume(log, self._round, self._base)
+        self._resume = Resume(log, self._round, self._before)
         self._resumed = False
 
-    async def _stop_resuming(self, messages: list[Message]) -> None:
-        """From here on everything is sent: first what was held back."""
-        assert self._resume is not None
-        self._keep, self._resume = self._resume.keep, None
+    async def _go_on(self, resume: Resume, messages: list[Message]) -> None:
+        """Send what the comparison lets through: first what was held back."""
+        if resume.over:
+            self._keep, self._resume = resume.keep, None
         for message in messages:
-            await self._really_send(message.topic, message.body)
+            if message.task is None:
+                await self._really_send(message.topic, message.body)
+            else:
+                await self._bring_back(message.topic, message.task, message.body)
+
+    async def _bring_back(self, topic: str, task: TaskId, body: bytes) -> None:
+        """Send a message again under its old identity: it belongs to a batch that was said already."""
+        if self._restored is None:
+            self._restored = self._sender.window()
+        await self._restored.add(self._names.task(self._run_id, topic), encode_task(task, self._round, body))
+        self._restored_count += 1
+        if self._restored_count % self._settings.window == 0:
+            await self._restored.settle()
 
     async def _open(self) -> None:
         opened = Opened(parent=self._task, round=self._round, nonce=self._nonce(), keep=self._keep)

@@ -8,6 +8,7 @@ from typing import Literal
 from corral.context import Stop
 from corral.jetstream.puller import Delivery
 from corral.messages import TaskId, TaskMessage
+from corral.resume import Before
 
 Order = Literal["stop", "over", "hand back"]
 """Why a job must not go on: its run is interrupted; its run is over; the worker leaves."""
@@ -18,6 +19,7 @@ class Job:
 
     __slots__ = (
         "attempt",
+        "before",
         "delivery",
         "executing",
         "isolated",
@@ -38,6 +40,7 @@ class Job:
         self.since = since
         """`time.monotonic()` of its arrival."""
         self.attempt = 1
+        self.before = Before()
         self.stop = Stop()
         """What the processor sees of an order to stop."""
         self.order: Order | None = None

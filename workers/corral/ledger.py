@@ -26,7 +26,7 @@ from typing import Literal, assert_never
 
 from corral import events
 from corral.batch import Batch, Cap
-from corral.bitmap import Bitmap
+from corral.bitmap import EMPTY, Bitmap
 from corral.events import AnyEvent, Outcome, Receipt, SentList
 from corral.messages import ROOT, TaskId
 from corral.tally import Counts, Tally
@@ -179,6 +179,29 @@ class Ledger:
                 for topic, known in batch.topics.items():
                     if left := list(known.both(still_open).ranges()):
                         yield topic, batch.id, left
+
+    def badly_ended(self) -> Iterator[tuple[str, int, Bitmap]]:
+        """(topic, batch, ordinals) of what counts and ended as error or interrupted, the root included."""
+        for batch in self._counting():
+            bad = batch.error.plus(batch.interrupted).within(batch.cap)
+            for topic, known in batch.topics.items():
+                if bits := known.both(bad):
+                    yield topic, batch.id, bits
+
+    def parent(self, batch: int) -> TaskId:
+        """The task that sent a known batch."""
+        return self._batches[batch].parent
+
+    def topic_of(self, task: TaskId) -> str:
+        """The topic of a known task."""
+        topics = self._batches[task[0]].topics
+        return next((topic for topic, known in topics.items() if task[1] in known), self.topic)
+
+    def to_restore(self, task: TaskId) -> list[tuple[int, list[events.Range]]]:
+        """(batch, ranges) of what a task sent, and the last retry has brought back, and has not ended since."""
+        chain = [self._batches[batch] for batch in self._chains.get(task, {})]
+        left = [(batch.id, batch.reopened.get(self.round, EMPTY).both(batch.still_open())) for batch in chain]
+        return [(batch, list(bits.ranges())) for batch, bits in left if bits]
 
     def make_receipt(self, seconds: float) -> Receipt:
         """What the interrupt of this round did, once the run is over or as if it ended now."""

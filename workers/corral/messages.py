@@ -39,8 +39,6 @@ class TaskMessage(msgspec.Struct, frozen=True, gc=False):
     body: msgspec.Raw
     round: int = 0
     """0, and one more each time that a retry brings the task back; what a task sends has its sender's round."""
-    sent: list[tuple[int, int]] | None = None
-    """Of a dispatcher that a retry brings back: what the ledger knows it to have sent, [(batch, count)]."""
 
 
 _decode = msgspec.json.Decoder(TaskMessage).decode
@@ -48,13 +46,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode_task(task: TaskId, round: int, body: bytes) -> bytes:
-    """The message of a task without a history; `body` is JSON."""
+    """The message of a task; `body` is JSON."""
     return b'{"task":[%d,%d],"round":%d,"body":%b}' % (task[0], task[1], round, body)
-
-
-def encode_reopened(message: TaskMessage) -> bytes:
-    """The message of a task that a retry brings back."""
-    return _encode(message)
 
 
 def decode_task(data: bytes) -> TaskMessage:

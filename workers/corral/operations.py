@@ -16,6 +16,7 @@ from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.jetstream.topology import last_sequence, purge, queue_counts
 from corral.processor import Processor, Topic, render
+from corral.retrying import Retrier
 from corral.runs import Marker, Record, RunStatus, decode_marker, decode_record, decode_topic, encode, status_of
 from corral.settings import Settings
 from corral.starter import OnDuplicate, Starter
@@ -56,6 +57,19 @@ class Run:
         purged. A run that has ended already is left as it is.
         """
         return await self._operations.interrupt(self.id, reason=reason, wait=wait)
+
+    async def retry(self) -> int:
+        """Bring back what ended as error or interrupted, in this same run; how many tasks that are.
+
+        Errors come back with their stored bodies; what an interrupt removed comes back by running again the task that
+        sent it, which must send the same as before.
+
+        Raises:
+            NotEnded: the run is still live.
+            DuplicateRun: another run holds its unique key now.
+            EventsExpired: the run's events are gone.
+        """
+        return await self._operations.retry(self.id)
 
     def __repr__(self) -> str:
         return f"<run {self.id}>"
@@ -169,6 +183,14 @@ class Operations:
             return None  # not of the processor's type: the task will say so
 
     # --- act ---------------------------------------------------------------------------------------
+
+    async def retry(self, run_id: str) -> int:
+        """See `Run.retry`."""
+        entry = await self.records.get(run_key(check_run_id(run_id)), leader=True)
+        if entry is None:
+            raise RunNotFound(run_id)
+        retrier = Retrier(self.connection, self.records, self.publisher, self.names, self.starter)
+        return await retrier.retry(run_id, decode_record(entry.value), entry.revision)
 
     async def interrupt(self, run_id: str, *, reason: str | None = None, wait: bool = False) -> Receipt | None:
         """See `Run.interrupt`."""

@@ -42,10 +42,14 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 
     verdict: Verdict
     attempt: int = 1
+    sent: list[tuple[int, int]] = []
+    """What the ledger knows the task to have sent before the last retry."""
+    restore: list[tuple[int, list[tuple[int, int]]]] = []
+    """(batch, ranges) of what it sent that a retry has brought back, and that it must send again."""
 
 
 decode_questions = msgspec.json.Decoder(list[Question]).decode
-_decode_answers = msgspec.json.Decoder(list[Answer]).decode
+_decode_answers = msgspec.json.Decoder(list[Answer | None]).decode
 encode = msgspec.json.Encoder().encode
 
 
@@ -69,7 +73,7 @@ class Asker:
     async def _ask_all(self) -> None:
         while self._waiting:
             asked, self._waiting = self._waiting[:500], self._waiting[500:]
-            answers: list[Answer] = []
+            answers: list[Answer | None] = []
             try:
                 payload = encode([question for question, _ in asked])
                 reply = await self._connection.request(self._subject, payload, timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""What the bookkeeper repairs: starts that a dead producer left half-made, and tasks whose message is lost.
+"""What the bookkeeper repairs: starts and retries that were left half-made, and tasks whose message is lost.
 
 Nothing here is urgent: it looks only at runs of which nothing has moved for a while, so that nobody is at work on them.
 """
@@ -21,9 +21,11 @@ from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.jetstream.topology import queue_counts
 from corral.messages import ROOT, TaskId, encode_task
+from corral.retrying import Retrier
 from corral.roster import Roster
 from corral.runs import Record, State, encode
 from corral.settings import Settings
+from corral.starter import Starter
 from corral.subjects import Names, run_key, unique_key
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ class Recovery:
         self._settings = settings
         self._roster = roster
         self._number = time.time_ns()
+        starter = Starter(connection, records, publisher, names, settings)
+        self._retrier = Retrier(connection, records, publisher, names, starter)
 
     def due(self, book: Book, now: float) -> bool:
         """Whether the run has stood still for so long that somebody may have left it."""
@@ -66,7 +70,7 @@ class Recovery:
             return False
         still = now - book.moved_at
         match record.state:
-            case "starting" | "queued":
+            case "starting" | "queued" | "reopening":
                 return still > self._settings.publish_timeout * 1.5
             case "running":
                 waiting = max(2 * self._settings.ack_wait, self._settings.reconcile)
@@ -84,6 +88,10 @@ class Recovery:
             case "starting":
                 # With the key it can go on; without it, it never began.
                 await self._move(book, record, "queued" if await self._has_key(record) else "aborted")
+            case "reopening":
+                await self._move(book, record, "queued" if await self._has_key(record) else "final")
+            case "queued" if record.round > 0:
+                await self._retrier.finish(record)
             case "queued" if record.round == 0 and not await queue_counts(self._connection, self._names, record.id):
                 log.warning("the root of a run is published for its producer", extra={"run": record.id})
                 message = encode_task(ROOT, 0, bytes(record.body))
@@ -94,7 +102,8 @@ class Recovery:
     # --- starts ------------------------------------------------------------------------------------
 
     async def _move(self, book: Book, record: Record, state: State) -> None:
-        moved = msgspec.structs.replace(record, state=state)
+        undone = record.round - 1 if state == "final" else record.round
+        moved = msgspec.structs.replace(record, state=state, round=undone)
         try:
             await self._records.update(run_key(record.id), encode(moved), book.revision)
         except Conflict:

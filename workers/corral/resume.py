@@ -12,7 +12,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from corral.events import AnyEvent, Opened, Sent, SentList
+from corral.bitmap import EMPTY, Bitmap
+from corral.errors import ContentChanged
+from corral.events import AnyEvent, Opened, Range, Sent, SentList
+from corral.messages import TaskId
 
 
 class Message(NamedTuple):
@@ -20,6 +23,15 @@ class Message(NamedTuple):
 
     topic: str
     body: bytes
+    task: TaskId | None = None
+    """The identity under which it is sent again; None for a new one."""
+
+
+class Before(NamedTuple):
+    """What a task sent before the last retry of its run, and what of it the retry has brought back."""
+
+    sent: SentList = []  # noqa: RUF012  # never changed, like the tuple around it
+    restore: Sequence[tuple[int, Sequence[Range]]] = ()
 
 
 class Digest:
@@ -48,25 +60,31 @@ class _Window(NamedTuple):
 class Resume:
     """Compares what is sent now with what was sent before.
 
-    `log` is what earlier executions appended, in order; `base` what a retry's message says was sent in earlier rounds.
+    `log` is what earlier executions appended, in order.
     """
 
-    def __init__(self, log: Sequence[tuple[int, AnyEvent]], round: int, base: SentList) -> None:
-        self._windows = deque(_windows(log, round, base))
+    def __init__(self, log: Sequence[tuple[int, AnyEvent]], round: int, before: Before) -> None:
+        self._windows = deque(_windows(log, round, before.sent))
+        self._restore = {batch: Bitmap.of_ranges(spans) for batch, spans in before.restore}
         self._held: list[Message] = []
         self._digest = Digest()
         self._kept: dict[int, int] = {}
+        self.over = False
+        """From here on everything is sent, and this object is of no more use."""
 
     @property
     def keep(self) -> SentList:
         """Batches that stay, each up to a count."""
         return list(self._kept.items())
 
-    def offer(self, topic: str, body: bytes) -> list[Message] | None:
-        """Take the next message in.
+    def offer(self, topic: str, body: bytes) -> list[Message]:
+        """Take the next message in; the messages that must be sent now.
 
-        None while it may be one that was sent before. Otherwise the messages that must be sent now, this one the
-        last of them; from then on this object is of no more use.
+        None while it may be one that was sent before. At the end of a window that is the same, those of its messages
+        that are brought back. From the first window on that differs, all that were held back; then this is `over`.
+
+        Raises:
+            ContentChanged: a window differs of which messages are to be brought back.
         """
         self._held.append(Message(topic, body))
         if not self._windows:
@@ -74,19 +92,45 @@ class Resume:
         self._digest.add(topic, body)
         window = self._windows[0]
         if len(self._held) < window.size:
-            return None
+            return []
         if self._digest.text() != window.digest:
             return self.rest()
         self._windows.popleft()
         self._kept[window.batch] = window.end
-        self._held = []
-        self._digest = Digest()
-        return None
+        held, self._held, self._digest = self._held, [], Digest()
+        return self._brought_back(held, window)
 
     def rest(self) -> list[Message]:
-        """What was held back, and must be sent after all."""
+        """What was held back, and must be sent after all.
+
+        Raises:
+            ContentChanged: messages are to be brought back that do not come any more.
+        """
+        left = [
+            window
+            for window in self._windows
+            if self._restore.get(window.batch, EMPTY).within(window.end).beyond(window.end - window.size)
+        ]
+        if left:
+            self._held = []
+            raise ContentChanged
+        self.over = True
         held, self._held = self._held, []
         return held
+
+    def forget(self) -> None:
+        """What was held back is left to another execution."""
+        self._held = []
+        self.over = True
+
+    def _brought_back(self, held: list[Message], window: _Window) -> list[Message]:
+        restore = self._restore.get(window.batch, EMPTY)
+        first = window.end - window.size
+        return [
+            message._replace(task=(window.batch, first + place))
+            for place, message in enumerate(held)
+            if first + place in restore
+        ]
 
 
 def _windows(log: Sequence[tuple[int, AnyEvent]], round: int, base: SentList) -> list[_Window]:

@@ -22,9 +22,9 @@ from corral import __version__
 from corral.claims import Claims
 from corral.committer import Committer, Result
 from corral.context import Wiring
-from corral.errors import Superseded
+from corral.errors import ContentChanged, Superseded
 from corral.events import AnyEvent, SentList, decode_event
-from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success, execute
+from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success, execute, failure
 from corral.fanout import FanOut
 from corral.holding import Holding
 from corral.intake import Intake
@@ -40,6 +40,7 @@ from corral.messages import ROOT, body_limit, decode_task, task_text
 from corral.operations import Operations
 from corral.processor import App, Processor, Topic
 from corral.questions import Asker, Question
+from corral.resume import Before
 from corral.runs import Beat, Marker
 from corral.settings import Settings
 from corral.slottable import SlotTable
@@ -207,7 +208,7 @@ class Worker:
             return False
         if job.task == ROOT and not await self._claimed(job):
             return False
-        if job.delivery.delivered > 1 and not await self._allowed(job):
+        if (job.delivery.delivered > 1 or job.round > 0) and not await self._allowed(job):
             return False
         if job.order is not None:
             await self._drop(job)
@@ -224,7 +225,7 @@ class Worker:
         return claim is True
 
     async def _allowed(self, job: Job) -> bool:
-        """Ask about a task that was delivered before; False if it is settled already."""
+        """Ask about a task that was delivered before, or brought back; False if it is settled already."""
         answer = await self._asker.ask(Question(job.run_id, job.task, job.round))
         if answer is None:
             await self._hand_back(job, HAND_BACK)
@@ -233,6 +234,7 @@ class Worker:
             await self._drop(job)
             return False
         job.attempt = answer.attempt
+        job.before = Before(answer.sent, answer.restore)
         job.isolated = job.isolated or answer.verdict == "isolate"
         return True
 
@@ -261,6 +263,8 @@ class Worker:
                 sent = await fanout.finish(ended=isinstance(outcome, Success | Failure))
             except Superseded:
                 outcome = Silent()
+            except ContentChanged as error:
+                outcome, sent = failure(error), fanout.sent
         await self._conclude(job, outcome, sent, duration, wait)
 
     async def _run(self, job: Job, processor: Processor[Any, ..., Any], fanout: FanOut) -> Outcome | None:
@@ -322,7 +326,7 @@ class Worker:
             task=job.task,
             round=job.round,
             resumed=job.delivery.delivered > 1 or job.round > 0,
-            base=job.message.sent or [],
+            before=job.before,
             names=self._names,
             sender=self._publisher,
             read_log=self._read_log,
