@@ -336,12 +336,11 @@ async def test_a_crash_of_the_server_makes_room_and_loses_no_task(
         assert desk.puller.outstanding == 0
         await desk.puller.request(100)
         seen: set[int] = set()
-        while len(seen) < 8:
-            (delivery,) = await desk.take(1)
-            seen.add(delivery.sequence)
-            await delivery.ack()
-        assert seen == set(range(3, 11))
-        await becomes(connection, names, 0, 0)
+        # What was in flight at the crash may come once more, also after it was acknowledged.
+        while await topology.queue_counts(connection, names) or not seen >= set(range(3, 11)):
+            for delivery in await desk.take(len(desk.deliveries)):
+                seen.add(delivery.sequence)
+                await delivery.ack()
 
 
 async def test_a_request_during_an_outage_waits_and_does_not_count_twice(

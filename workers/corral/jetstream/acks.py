@@ -36,6 +36,8 @@ class Acks:
     def __init__(self, connection: Connection) -> None:
         self.outages = 0
         """How many there were so far."""
+        self.open = False
+        """Whether acknowledgements are received."""
         self.waiting: dict[str, Waiting] = {}
         """By token."""
         self.prefix = f"{connection.new_inbox()}."
@@ -46,16 +48,12 @@ class Acks:
         self._opening = asyncio.Lock()
         self._forget = (connection.on_denied(self._on_denied), connection.on_reconnect(self._on_reconnect))
 
-    @property
-    def open(self) -> bool:
-        """Whether acknowledgements are received."""
-        return self._subscription is not None
-
     async def ready(self) -> None:
         """Subscribe, the first time."""
         async with self._opening:
             if self._subscription is None:
                 self._subscription = await self._connection.subscribe(f"{self.prefix}*", self._on_ack)
+                self.open = True
 
     async def close(self) -> None:
         """Receive nothing more."""

@@ -30,6 +30,7 @@ __all__ = ["Connection", "Message", "Subscription"]
 _log = logging.getLogger(__name__)
 
 _HIGH_WATER = 8 << 20  # bytes not yet written to the socket at which `publish` waits for the server
+_SMALL = 1000  # characters and bytes of a message without headers, up to which it cannot be too large
 _CONTROL_LINE = 4000  # bytes for subject and reply; the server cuts the connection at a line of 4096
 _JETSTREAM_UNAVAILABLE = 10008
 _UNAVAILABLE_WAIT = 0.25
@@ -93,7 +94,7 @@ class Connection:
     @property
     def connected(self) -> bool:
         """Whether messages can be sent now."""
-        return self._link.up.is_set() and not self._link.closed
+        return self._link.usable
 
     @property
     def lost_at(self) -> float | None:
@@ -126,10 +127,11 @@ class Connection:
             TooLarge: more than the server takes; nothing was sent.
             CorralError: the connection was closed by `close`.
         """
-        self._check_size(subject, payload, reply, headers)
+        if headers is not None or len(subject) + len(payload) + len(reply) > _SMALL:
+            self._check_size(subject, payload, reply, headers)
         link = self._link
         while True:
-            if link.closed or not link.up.is_set():
+            if not link.usable:
                 await link.ready()
             try:
                 await link.client.publish(subject, payload, reply, dict(headers) if headers else None)
@@ -261,10 +263,9 @@ class Connection:
             size += 12 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
         if size > self._link.client.max_payload:
             raise TooLarge(size, self._link.client.max_payload)
-        if len(subject) + len(reply) > _CONTROL_LINE // 4:  # a character takes at most four bytes
-            line = len(subject.encode()) + len(reply)
-            if line > _CONTROL_LINE:
-                raise TooLarge(line, _CONTROL_LINE)
+        line = len(subject.encode()) + len(reply)
+        if line > _CONTROL_LINE:
+            raise TooLarge(line, _CONTROL_LINE)
 
     async def _attach(self, client: NatsClient) -> None:
         while waiting := [each for each in self._subscriptions if each.client is not client]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from corral.errors import ApiError, Unconfirmed
+from corral.errors import ApiError, NoResponder, PermissionDenied, Unconfirmed
 from corral.jetstream.connection import Connection
 from corral.jetstream.subscription import Message, status_of
 
@@ -81,51 +81,73 @@ async def all_on(connection: Connection, stream: str, subject: str, *, timeout: 
     found: list[Stored] = []
     start = 1
     while True:
-        batch, pending = await _batch(connection, stream, subject, start, timeout)
+        try:
+            batch, pending = await _batch(connection, stream, subject, start, timeout)
+        except _Outage:
+            continue
         found += batch
         if pending == 0 or not batch:
             return found
         start = batch[-1].sequence + 1
 
 
+class _Outage(Exception):
+    """The connection was lost on the way."""
+
+
 async def _batch(
     connection: Connection, stream: str, subject: str, start: int, timeout: float
 ) -> tuple[list[Stored], int]:
     """Up to _BATCH messages on `subject` from sequence `start`, and how many follow."""
+    name = f"$JS.API.DIRECT.GET.{stream}"
+    body = msgspec.json.encode({"seq": start, "next_by_subj": subject, "batch": _BATCH})
+    *messages, last = await _replies(connection, name, body, timeout)
+    headers = last.headers or {}
+    match status_of(last):
+        case "204":
+            found = [stored for message in messages if (stored := _stored(message)) is not None]
+            return found, int(headers.get("Nats-Num-Pending", "0"))
+        case "404":
+            return [], 0
+        case "503":
+            raise NoResponder(name)
+        case status:
+            raise ApiError(int(status or 0), headers.get("Description", ""))
+
+
+async def _replies(connection: Connection, name: str, body: bytes, timeout: float) -> list[Message]:
+    """All replies to one request; the last is a status."""
     messages: list[Message] = []
-    complete = asyncio.Event()
+    done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def end(error: Exception | None) -> None:
+        if not done.done():
+            done.set_result(error)
 
     def on_message(message: Message) -> None:
         messages.append(message)
         if status_of(message) is not None:
-            complete.set()
+            end(None)
 
-    body = msgspec.json.encode({"seq": start, "next_by_subj": subject, "batch": _BATCH})
-    name = f"$JS.API.DIRECT.GET.{stream}"
-    inbox = connection.new_inbox()
-    subscription = await connection.subscribe(inbox, on_message)
+    def on_denied(action: str, denied: str) -> None:
+        if action == "publish" and denied == name.lower():
+            end(PermissionDenied("publish to", name))
 
-    def ask_again() -> None:
-        complete.set()
-
-    forget = connection.on_reconnect(ask_again)
-    forget_denied = connection.on_denied(lambda _action, _subject: complete.set())
+    subscription = await connection.subscribe(connection.new_inbox(), on_message)
+    forget = (connection.on_reconnect(lambda: end(_Outage())), connection.on_denied(on_denied))
     try:
         async with asyncio.timeout(timeout):
-            while not messages or status_of(messages[-1]) is None:
-                messages.clear()
-                complete.clear()
-                await connection.publish(name, body, reply=inbox)
-                await complete.wait()
+            await connection.publish(name, body, reply=subscription.subject)
+            error = await done
     except TimeoutError:
-        raise Unconfirmed(f"reading {subject} from {stream}, after {timeout:g} s") from None
+        raise Unconfirmed(f"reading by {name}, after {timeout:g} s without an end") from None
     finally:
-        forget()
-        forget_denied()
+        for each in forget:
+            each()
         await subscription.close()
-    end = messages.pop()
-    pending = int((end.headers or {}).get("Nats-Num-Pending", "0"))
-    return [stored for message in messages if (stored := _stored(message)) is not None], pending
+    if error is not None:
+        raise error
+    return messages
 
 
 def _stored(reply: Message) -> Stored | None:

@@ -15,6 +15,7 @@ import nats.errors
 from nats.aio.client import Client as NatsClient
 
 from corral.errors import CorralError, NoServer, PermissionDenied
+from corral.jetstream.subscription import new_client
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +44,10 @@ class Link:
         self.servers = list(servers)
         self.addresses = [_address(server) for server in servers]
         self.name = name
-        self.client = NatsClient()
+        self.client = new_client()
         self.closed = False
+        self.usable = False
+        """Whether messages can be sent now."""
         self.up = asyncio.Event()
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the present connection is lost; a new one for each connection."""
@@ -83,6 +86,7 @@ class Link:
     async def close(self) -> None:
         """Send what is buffered, and close."""
         self.closed = True
+        self.usable = False
         self.up.set()  # who waits for the connection wakes, and finds it closed
         if not self.lost.done():
             self.lost.set_result(None)
@@ -160,7 +164,7 @@ class Link:
 
     async def _replace(self) -> None:
         _log.warning("the NATS client closed and is replaced", extra={"connection": self.name})
-        self.client = client = NatsClient()
+        self.client = client = new_client()
         await self._connect(client)
         with contextlib.suppress(nats.errors.ConnectionClosedError):  # closed again: the next round replaces it
             await self._attach(client)
@@ -170,6 +174,7 @@ class Link:
     def _lose(self) -> None:
         if self.up.is_set() and not self.closed:
             self.up.clear()
+            self.usable = False
             self.lost_at = time.monotonic()
             self.lost.set_result(None)
             _log.warning("the connection is lost", extra={"connection": self.name, "servers": self.addresses})
@@ -178,6 +183,7 @@ class Link:
         if self.up.is_set():
             return
         self.up.set()
+        self.usable = True
         self.lost_at = None
         self.lost = asyncio.get_running_loop().create_future()
         if self._keeper is not None:  # else it is the first connection

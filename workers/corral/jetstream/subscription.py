@@ -26,6 +26,24 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     headers: Mapping[str, str] | None = None
 
 
+def new_client() -> NatsClient:
+    """A client of nats-py that makes our messages instead of its own, which take three times as long to make."""
+    client = NatsClient()
+    client.msg_class = cast("type[NatsMsg]", _make_message)
+    return client
+
+
+def _make_message(
+    subject: str,
+    reply: str,
+    data: bytes,
+    headers: Mapping[str, str] | None,
+    _client: NatsClient,
+    _sid: int,
+) -> Message:
+    return Message(subject, data, reply, headers)
+
+
 def status_of(message: Message) -> str | None:
     """The server's status code in a message without a body, such as "503"; None for ordinary messages."""
     if message.headers is None or message.data:
@@ -89,9 +107,9 @@ class Subscription:
         """Part of what nats-py expects of a future."""
         return self.closed
 
-    def set_result(self, msg: NatsMsg) -> None:
+    def set_result(self, message: Message) -> None:
         """Part of what nats-py expects of a future: called with every message."""
         try:
-            self._callback(Message(msg.subject, msg.data, msg.reply, msg.headers))
+            self._callback(message)
         except Exception:  # noqa: BLE001 (raised further it would end nats-py's read loop, for all subscriptions)
-            _log.exception("a callback failed", extra={"subject": msg.subject})
+            _log.exception("a callback failed", extra={"subject": message.subject})
