@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+import nats.aio.client
 import pytest
 
 from corral.errors import (
@@ -18,7 +19,7 @@ from corral.errors import (
     TooLarge,
     Unconfirmed,
 )
-from corral.jetstream import link
+from corral.jetstream import link, subscription
 from corral.jetstream.connection import Connection, Message
 from tests.servers import ServerProcess
 
@@ -273,6 +274,25 @@ async def test_subscriptions_survive_a_restart_of_the_server(server_process: Cal
         assert len(received) == 1
 
 
+async def test_subscriptions_made_and_ended_in_an_outage_count_afterwards(
+    server_process: Callable[..., ServerProcess],
+) -> None:
+    server = server_process()
+    async with connected(server.url) as connection:
+        ended: list[Message] = []
+        made: list[Message] = []
+        ends = await connection.subscribe("a", ended.append)
+        server.stop()
+        await connection._link.lost
+        await ends.close()
+        making = asyncio.create_task(connection.subscribe("a", made.append))
+        server.start()
+        await making
+        await connection.publish("a")
+        assert await connection.flush()
+        assert (len(ended), len(made)) == (0, 1)
+
+
 async def test_publishing_waits_out_an_outage(server_process: Callable[..., ServerProcess]) -> None:
     server = server_process()
     async with connected(server.url) as connection:
@@ -355,6 +375,26 @@ async def test_a_frozen_server_is_left_even_with_unsent_bytes(
         await back.wait()
         await asyncio.gather(*sending)
         assert await connection.flush()
+
+
+async def test_a_connection_may_be_closed_while_its_client_is_replaced(
+    server_process: Callable[..., ServerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced = asyncio.Event()
+
+    def new_client() -> nats.aio.client.Client:
+        replaced.set()
+        return subscription.new_client()
+
+    server = server_process()
+    connection = await Connection.open([server.url], name="test")
+    monkeypatch.setattr(link, "new_client", new_client)
+    server.stop()
+    await connection._link.lost
+    await connection._link.client.close()
+    async with asyncio.timeout(DEADLINE):
+        await replaced.wait()
+        await connection.close()
 
 
 async def test_a_closed_connection_says_so_and_wakes_who_waits(server_process: Callable[..., ServerProcess]) -> None:

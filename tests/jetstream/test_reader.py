@@ -427,6 +427,34 @@ async def test_no_permission_is_said_at_once(server_process: Callable[..., Serve
         await reader.close()
 
 
+async def test_no_permission_to_pull_is_said_at_once(server_process: Callable[..., ServerProcess]) -> None:
+    allowed = '"$JS.API.CONSUMER.CREATE.>", "$JS.API.STREAM.CREATE.>"'
+    users = f"[ {{ user: u, password: p, permissions: {{ publish: [ {allowed} ] }} }} ]"
+    server = server_process(extra=f"authorization {{ users: {users} }}")
+    async with publishing(f"nats://u:p@127.0.0.1:{server.port}") as (connection, _):
+        await connection.api("STREAM.CREATE.Some", {"name": "Some", "subjects": ["some"]})
+        reader = Reader(connection, "Some")
+        with pytest.raises(PermissionDenied, match=r"CONSUMER\.MSG\.NEXT\.Some"):
+            await anext(reader)
+        await reader.close()
+
+
+async def test_a_reader_may_be_closed_in_an_outage(server_process: Callable[..., ServerProcess]) -> None:
+    server = server_process()
+    async with publishing(server.url) as (connection, _):
+        names = Names("n")
+        await topology.ensure(connection, names, Settings())
+        reader = Reader(connection, names.events_stream)
+        waiting = asyncio.create_task(anext(reader))
+        await reader.caught_up.wait()
+        server.stop()
+        await connection._link.lost
+        await reader.close()
+        server.start()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+
+
 async def test_a_closed_connection_is_an_error(nats_url: str) -> None:
     connection = await Connection.open([nats_url], name="test")
     await connection.close()

@@ -20,7 +20,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client as NatsClient
 
-from corral.errors import ApiError, BadName, PermissionDenied, TooLarge
+from corral.errors import ApiError, BadName, NoServer, PermissionDenied, TooLarge
 from corral.jetstream.link import Link, reason_of
 from corral.jetstream.requests import Requests
 from corral.jetstream.subscription import Message, Subscription
@@ -64,9 +64,14 @@ class Connection:
             PermissionDenied: a server refused the login, or the inbox of `inbox_prefix`.
         """
         connection = cls(servers, name, inbox_prefix)
+        deadline = asyncio.get_running_loop().time() + timeout
         try:
             await connection._link.open(timeout)
-            await connection.subscribe(connection._requests.subject, connection._requests.on_reply)
+            async with asyncio.timeout_at(deadline):
+                await connection.subscribe(connection._requests.subject, connection._requests.on_reply)
+        except TimeoutError:
+            await connection.close()
+            raise NoServer(connection.addresses, f"no answer within {timeout:g} s") from None
         except BaseException:
             await connection.close()
             raise

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from corral.errors import CorralError
+from corral.errors import CorralError, PermissionDenied
 from corral.jetstream.connection import Connection
 from corral.jetstream.direct import Stored, operation_of
 from corral.jetstream.subscription import Message, Subscription
@@ -36,6 +36,8 @@ class Ephemeral:
         """The sequence before the first that this consumer may deliver."""
         self.broken = ""
         """Why nothing more can come that counts; empty while all is well."""
+        self.error: CorralError | None = None
+        """Why it makes no sense to try again, when it makes none."""
         self.heard = True
         """Set with everything that arrives, heartbeats included."""
         self._connection = connection
@@ -43,7 +45,9 @@ class Ephemeral:
         self._wake = wake
         self._heartbeat = heartbeat
         self._inbox = connection.new_inbox()
+        self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self.name}"
         self._subscription: Subscription | None = None
+        self._forget = connection.on_denied(self._on_denied)
         self._max_bytes = max(_MAX_BYTES, 2 * connection.max_payload)
         self._delivered = 0  # messages so far, as the server counts them
         self._asked = 0  # asked for, and neither delivered nor expired
@@ -81,8 +85,7 @@ class Ephemeral:
             "expires": int(_EXPIRES * _NS),
             "idle_heartbeat": int(self._heartbeat * _NS),
         }
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.name}"
-        await self._connection.publish(subject, msgspec.json.encode(body), reply=self._inbox)
+        await self._connection.publish(self._pull, msgspec.json.encode(body), reply=self._inbox)
 
     def breaks(self, reason: str) -> None:
         """What comes from now on does not count; what has come does."""
@@ -91,12 +94,18 @@ class Ephemeral:
 
     async def close(self) -> None:
         """Take nothing more, and let the server remove the consumer."""
+        self._forget()
         if self._subscription is None:
             return
         with contextlib.suppress(CorralError):  # the server removes it by itself, after _INACTIVE seconds
             await self._subscription.close()
             if self._connection.connected:
                 await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self.name}")
+
+    def _on_denied(self, action: str, subject: str) -> None:
+        if action == "publish" and subject == self._pull.lower():
+            self.error = PermissionDenied("publish to", self._pull)
+            self.breaks("no permission to pull")
 
     def _on_message(self, message: Message) -> None:
         self.heard = True

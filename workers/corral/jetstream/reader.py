@@ -105,6 +105,7 @@ class Reader:
                 self.caught_up.set()
             await source.ask()
             await self._wait(source)
+        await self._drop_source()  # one that was being made while `close` was called
         raise StopAsyncIteration
 
     async def read_all(self) -> list[Stored]:
@@ -126,10 +127,14 @@ class Reader:
         self._closed = True
         self._wake.set()
         self._forget()
-        if self._source is not None:
-            await self._source.close()
+        await self._drop_source()
 
     # --- inside
+
+    async def _drop_source(self) -> None:
+        if self._source is not None:
+            source, self._source = self._source, None
+            await source.close()
 
     def _hand_out(self, source: Ephemeral) -> list[Stored]:
         batch, source.batch = source.batch, []
@@ -155,9 +160,10 @@ class Reader:
         """The present source, or a new one that continues behind the last message that was handed out."""
         while self._source is None or (self._source.broken and not self._source.batch):
             if self._source is not None:
-                broken, self._source = self._source, None
-                _log.debug("reading again", extra={"stream": self._stream, "reason": broken.broken})
-                await broken.close()
+                if self._source.error is not None:
+                    raise self._source.error
+                _log.debug("reading again", extra={"stream": self._stream, "reason": self._source.broken})
+                await self._drop_source()
             try:
                 self._source = await self._begin()
             except (NoServer, Unconfirmed, NoResponder):
