@@ -33,6 +33,7 @@ from corral.operations import Run
 from corral.processor import App, Processor, Topic
 from corral.runs import RunStatus, TaskError, TopicStatus, WorkerStatus
 from corral.settings import Settings
+from corral.sync import SyncClient
 
 __all__ = [  # noqa: RUF022  # grouped by concept
     # declare
@@ -46,6 +47,7 @@ __all__ = [  # noqa: RUF022  # grouped by concept
     "Interrupted",
     # start, look, stop
     "Client",
+    "SyncClient",
     "Run",
     "RunStatus",
     "Counts",
