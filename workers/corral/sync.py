@@ -150,7 +150,7 @@ class SyncClient:
         """See `Client.topics`."""
         return self._loop.call(self._client.topics())
 
-    def queued(self, run_id: str) -> dict[str, int]:
+    def queued(self, run_id: str) -> int:
         """See `Client.queued`."""
         return self._loop.call(self._client.queued(run_id))
 
