@@ -27,7 +27,6 @@ from tests.system.apps.cues import FOLDER, PORT
 from tests.system.stage import Stage, within
 
 ROOT = Path(__file__).parents[2]
-LAUNCH = Path(__file__).with_name("launch.py")
 COUNTS = ("total", "pending", "success", "error", "interrupted")
 
 
@@ -111,7 +110,7 @@ class System:
     ) -> PoolProcess:
         """A new pool whose workers have all begun. `app` is one of `tests/system/apps`, or a file in `folder`."""
         spec = app if app.endswith(".py") else f"tests.system.apps.{app}"
-        command = [sys.executable, str(LAUNCH), spec, "-s", self.url, "-n", self.settings.namespace]
+        command = [sys.executable, "-m", "corral", "pool", spec, "-s", self.url, "-n", self.settings.namespace]
         command += ["-p", str(workers), "-c", str(slots), *(["--topics", topics] if topics else [])]
         path = self.folder / f"pool-{len(self._pools)}.log"
         others = {pool.id for pool in self._pools}

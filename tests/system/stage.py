@@ -48,7 +48,7 @@ class Stage:
     def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Queue[Arrival]] = {}
         self._open: dict[str, str] = {}
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._talks: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -60,8 +60,10 @@ class Stage:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for writer in list(self._writers):
+        for writer in self._talks.values():
             writer.close()
+        if talks := [task for task in self._talks if task is not None]:
+            await asyncio.wait(talks)
         await self._server.wait_closed()
 
     async def arrival(self, name: str) -> Arrival:
@@ -83,7 +85,7 @@ class Stage:
         return self._waiting.setdefault(name, asyncio.Queue())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        self._talks[asyncio.current_task()] = writer
         arrival = None
         try:
             if line := await reader.readline():
@@ -98,5 +100,5 @@ class Stage:
         finally:
             if arrival is not None:
                 arrival._gone.set()
-            self._writers.discard(writer)
+            del self._talks[asyncio.current_task()]
             writer.close()
