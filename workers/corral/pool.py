@@ -241,7 +241,7 @@ class Pool:
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         self._processes[number] = process
-        watching = asyncio.create_task(self._until_heard(number, worker))
+        watching = asyncio.create_task(self._watch(number, worker, process))
         try:
             assert process.stdin is not None
             process.stdin.write(msgspec.json.encode(assignment) + b"\n")
@@ -252,9 +252,21 @@ class Pool:
             if process.returncode is None:
                 process.kill()
 
-    async def _until_heard(self, number: int, worker: str) -> None:
-        while not any(beat.id == worker for beat in self._roster.alive(time.monotonic())):
+    async def _watch(self, number: int, worker: str, process: asyncio.subprocess.Process) -> None:
+        """Note when the worker has begun; end it when a processor blocks its loop for too long."""
+        while True:
+            beat = self._roster.beat(worker)
+            if beat is not None:
+                self._note_ready(number)
+                if beat.blocked > self._settings.blocked_limit:
+                    log.error("a blocked worker is ended", extra={"worker": worker, "by": beat.blocked_by})
+                    _send(process, signal.SIGKILL)
+                    return
             await self._bookkeeper.next_beat()
+
+    def _note_ready(self, number: int) -> None:
+        if number in self._ready:
+            return
         self._ready.add(number)
         if len(self._ready) == self._options.workers:
             self._on_ready()
@@ -283,10 +295,14 @@ class Pool:
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._processes.values():
-            if process.returncode is None:
-                # Not by the Process: it would reap the child by itself, and asyncio would never learn how it ended.
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
+            _send(process, number)
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        # Not by the Process: it would reap the child by itself, and asyncio would never learn how it ended.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def _reason(code: int) -> str:

@@ -29,6 +29,11 @@ class Roster:
         """This worker is known to be dead."""
         self._beats.pop(worker, None)
 
+    def beat(self, worker: str) -> Beat | None:
+        """The last heartbeat of a worker."""
+        found = self._beats.get(worker)
+        return found[0] if found is not None else None
+
     def alive(self, now: float) -> list[Beat]:
         """The last heartbeat of each living worker."""
         for worker, (_, heard) in list(self._beats.items()):

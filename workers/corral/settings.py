@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout: float = 30.0
     """Seconds that a stopping worker waits for what it runs, before it hands it back."""
 
+    blocked_limit: float = 300.0
+    """Seconds for which a processor may block its worker's loop, before the pool replaces the worker."""
     kill_grace: float = 5.0
     """Seconds that an isolated task has to stop before its process is killed."""
 
