@@ -35,7 +35,7 @@ class PlainSource:
     def __init__(self, state: State | None = None) -> None:
         self.state = state or State()
         self.failure: Exception | None = None
-        self.looked_at: str | None = None
+        self.looks: list[str | None] = []
         self.interrupted: list[str] = []
         self.answer: asyncio.Future[Receipt | None] | None = None
         self.stopped = False
@@ -50,7 +50,7 @@ class PlainSource:
         self.stopped = True
 
     def look_at(self, run_id: str | None) -> None:
-        self.looked_at = run_id
+        self.looks.append(run_id)
         if self.state.detail is not None and self.state.detail.run_id != run_id:
             self.state.detail = None
 

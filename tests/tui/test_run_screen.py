@@ -24,10 +24,10 @@ def opened() -> PlainSource:
 async def test_enter_opens_a_run_and_esc_goes_back_to_the_same_row() -> None:
     async with dashboard(PlainSource(busy_state())) as stage:
         await stage.press("j", "j", "enter")
-        assert stage.source.looked_at == BIG
+        assert stage.source.looks == [BIG]
         assert "371,256 pending + 560 running" in stage.text()
         await stage.press("escape")
-        assert stage.source.looked_at is None
+        assert stage.source.looks == [BIG, None]
         assert "7qk2mzt4" in stage.cursor_line()
 
 

@@ -111,7 +111,7 @@ async def test_a_click_selects_and_a_second_one_opens() -> None:
         assert "7qk2mzt4" in stage.cursor_line()
         await stage.pilot.click(Table, offset=(20, 3))
         await stage.pilot.pause()
-        assert stage.source.looked_at == BIG
+        assert stage.source.looks == [BIG]
 
 
 async def test_a_click_on_the_foot_is_a_key() -> None:

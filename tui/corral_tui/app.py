@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
 from textual import work
@@ -32,7 +33,7 @@ FRAME = 0.1
 class Dashboard(App[int], inherit_bindings=False):
     """Renders a source. `clock` gives seconds since the epoch; without a `frame` nothing is repainted by itself."""
 
-    CSS_PATH = "app.tcss"
+    CSS_PATH = Path(__file__).with_name("app.tcss")
     ENABLE_COMMAND_PALETTE = False
     TITLE = "corral"
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -41,6 +41,8 @@ class Feed:
         self.state.link = Link(server=_address(url), since=clock())
         self.failure: Exception | None = None
         self.lock = threading.RLock()
+        self.changed: Callable[[], object] = lambda: None
+        """Called on the feed's thread after each change of the state."""
         self._url, self._namespace = url, namespace
         self._clock = clock
         self._thread = threading.Thread(target=self._run, name="corral feed", daemon=True)
@@ -111,6 +113,7 @@ class Feed:
                 link = self.state.link
                 if link.phase != phase:
                     self.state.link = replace(link, server=server or link.server, phase=phase, since=self._clock())
+                    self.changed()
             await asyncio.sleep(WATCH)
 
     async def _read_records(self, client: Client, read: asyncio.Event) -> None:
@@ -124,6 +127,7 @@ class Feed:
                 if not batch and not read.is_set():
                     self._begin_history()
                     read.set()
+            self.changed()
             await asyncio.sleep(0)
 
     def _begin_history(self) -> None:
@@ -145,12 +149,14 @@ class Feed:
                 with self.lock:
                     for stored in chunk:
                         self.state.apply(stored.run_id, stored.seq, stored.at, stored.event, now)
+                self.changed()
                 await asyncio.sleep(0)
 
     async def _read_beats(self, client: Client) -> None:
         def heard(beat: Beat, at: float) -> None:
             with self.lock:
                 self.state.beat(beat, at)
+            self.changed()
 
         end = await client.on_beat(heard)
         try:
@@ -180,6 +186,7 @@ class Feed:
                         detail.apply(stored.seq, stored.at, stored.event)
                 await asyncio.sleep(0)
             detail.caught_up = detail.caught_up or not batch
+            self.changed()
 
 
 def _chunks(batch: Sequence[StoredEvent]) -> list[Sequence[StoredEvent]]:

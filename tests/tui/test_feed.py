@@ -1,0 +1,192 @@
+"""The feed against a real server: what it folds is what is stored, over outages too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from corral.client import Client
+from corral.errors import NoServer
+from corral_tui.app import Dashboard
+from corral_tui.feed import Feed
+from corral_tui.fold import Detail
+from corral_tui.state import State
+from corral_tui.values import RunView
+from tests.servers import ServerProcess
+from tests.system.apps.fanout import DISPATCH, Many
+from tests.system.pools import System
+from tests.system.stage import within
+from tests.tui.drawn import drawn_lines
+
+
+class Watched:
+    """A running feed, and a way to wait until it knows something."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self._news = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        feed.changed = lambda: loop.call_soon_threadsafe(self._news.set)
+
+    async def until(self, fact: Callable[[State], bool], what: str) -> None:
+        async def wait() -> None:
+            while True:
+                self._news.clear()
+                with self.feed.lock:
+                    if fact(self.feed.state):
+                        return
+                await self._news.wait()
+
+        await within(wait(), what)
+
+    async def run(self, run_id: str, fact: Callable[[RunView], bool], what: str) -> RunView:
+        """A run, as soon as it shows something."""
+        found: list[RunView] = []
+
+        def shows(state: State) -> bool:
+            view = state.run(run_id, self.feed._clock())
+            if view is not None and fact(view):
+                found.append(view)
+            return bool(found)
+
+        await self.until(shows, what)
+        return found[0]
+
+
+@asynccontextmanager
+async def watched(url: str, namespace: str) -> AsyncIterator[Watched]:
+    feed = Feed(url, namespace)
+    watch = Watched(feed)
+    feed.start()
+    try:
+        yield watch
+    finally:
+        await asyncio.to_thread(feed.stop)
+    assert feed.failure is None
+
+
+async def test_a_live_run_is_counted_exactly_and_its_record_proven_at_the_end(system: System) -> None:
+    await system.pool("fanout", workers=2)
+    run = await (await system.client()).start(DISPATCH, Many(300, stop_at=7, bad=5))
+    held = await system.stage.arrival("in the middle")
+    async with watched(system.url, system.settings.namespace) as watch:
+        live = await watch.run(
+            run.id, lambda view: view.counts.success == 294 and view.counts.running == 1, "all but the one that waits"
+        )
+        assert (live.status, live.counts.total, live.counts.error, live.counts.pending) == ("running", 300, 5, 0)
+        assert live.folded
+        assert set(live.topics) == {"left", "right"}
+        with watch.feed.lock:
+            assert watch.feed.state.truth(watch.feed._clock()).workers == 2
+        watch.feed.look_at(run.id)
+        held.answer()
+        ended = await watch.run(run.id, lambda view: view.ended and not view.folded, "the end of the run")
+        assert (ended.status, ended.counts.success, ended.counts.error) == ("failed", 295, 5)
+        await watch.until(lambda state: state.agrees(run.id) is True, "that the record agrees with the events")
+        detail = watch.feed.state.detail
+        assert isinstance(detail, Detail)
+        assert len(detail.errors) == 5
+        assert all(error.type == "ValueError" for error in detail.errors.values())
+    await system.audit(run)
+
+
+async def test_a_run_that_begins_while_it_is_watched_is_counted_from_its_first_event(system: System) -> None:
+    async with watched(system.url, system.settings.namespace) as watch:
+        await watch.until(lambda state: state.link.ready, "that the runs have been read")
+        await system.pool("fanout")
+        run = await (await system.client()).start(DISPATCH, Many(200))
+        ended = await watch.run(run.id, lambda view: view.ended, "the end of the run")
+        assert (ended.status, ended.counts.total, ended.counts.success) == ("success", 200, 200)
+
+
+async def test_an_ended_run_can_be_looked_into(system: System) -> None:
+    await system.pool("fanout")
+    run = await (await system.client()).start(DISPATCH, Many(100, bad=3))
+    await system.audit(run)
+    async with watched(system.url, system.settings.namespace) as watch:
+        await watch.until(lambda state: state.runs() == [run.id], "the run")
+        assert watch.feed.state.folds == {}
+        watch.feed.look_at(run.id)
+        await watch.until(lambda state: state.agrees(run.id) is True, "the proof")
+        assert watch.feed.state.detail is not None
+        assert watch.feed.state.detail.seen_errors == 3
+
+
+async def test_an_outage_is_shown_and_over_when_the_server_is_back(
+    server_process: Callable[..., ServerProcess], namespace: str
+) -> None:
+    server = server_process()
+    async with watched(server.url, namespace) as watch:
+        await watch.until(lambda state: state.link.ready, "that the runs have been read")
+        server.stop()
+        await watch.until(lambda state: state.link.phase == "offline", "that the server is gone")
+        server.start()
+        await watch.until(lambda state: state.link.phase == "live", "that the server is back")
+        async with Client(server.url, namespace) as client:
+            run = await client.start("nobody-serves-this", {})
+            view = await watch.run(run.id, lambda view: view.counts.total == 1, "a run that was started afterwards")
+            assert view.status == "queued"
+
+
+async def test_without_a_server_it_fails_and_says_why(server_process: Callable[..., ServerProcess]) -> None:
+    server = server_process()
+    server.stop()
+    feed = Feed(server.url, "nobody")
+    feed.start()
+    await within(asyncio.to_thread(feed._thread.join), "the end of the feed")
+    assert isinstance(feed.failure, NoServer)
+
+
+async def test_an_interrupt_is_carried_out_and_its_receipt_shown(system: System) -> None:
+    await system.pool("fanout")
+    run = await (await system.client()).start(DISPATCH, Many(400, hold=300))
+    await system.stage.arrival("dispatching")
+    feed = Feed(system.url, system.settings.namespace)
+    app = SignallingDashboard(feed)
+    try:
+        async with app.run_test(size=(120, 40)) as pilot:
+            await app.until(lambda text: run.id[:8] in text and "300" in text, "the run in the list")
+            await pilot.press("i")
+            await app.until(lambda text: "Interrupt dispatch" in text, "the question")
+            await pilot.press("y")
+            await app.until(lambda text: "finished first" in text and "interrupted" in text, "the receipt")
+    finally:
+        await asyncio.to_thread(feed.stop)
+    status = (await system.audit(run)).status
+    assert status.status == "interrupted"
+
+
+class SignallingDashboard(Dashboard):
+    """Lets a test wait for what stands on the screen."""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(feed)
+        self._drawn = asyncio.Event()
+
+    def tick(self) -> None:
+        super().tick()
+        self.call_after_refresh(self._drawn.set)
+
+    async def until(self, fact: Callable[[str], bool], what: str) -> None:
+        async def wait() -> None:
+            while not fact("\n".join(drawn_lines(self))):
+                self._drawn.clear()
+                await self._drawn.wait()
+
+        await within(wait(), what)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (None, ""),
+        ("nats://corral:secret@127.0.0.1:4222", "127.0.0.1:4222"),
+        ("nats://token@a:1,nats://b:2", "a:1, b:2"),
+        ("localhost:4222", "localhost:4222"),
+    ],
+)
+def test_no_secret_is_ever_shown(url: str | None, shown: str) -> None:
+    assert Feed(url, None).state.link.server == shown
