@@ -187,7 +187,8 @@ class Ending:
         receipt = None
         if ledger.interrupted_at is not None:
             receipt = ledger.make_receipt(max(0.0, time.time() - ledger.interrupted_at))
-        ended = events.RunEnded(round=ledger.round, interrupted=interrupted, receipt=receipt)
+        status = "interrupted" if interrupted else outcome(ledger.counts()[0])
+        ended = events.RunEnded(round=ledger.round, interrupted=interrupted, status=status, receipt=receipt)
         subject = self._names.event(book.run_id, events.kind(ended))
         return await self._publisher.store(subject, events.encode_event(ended))
 
