@@ -1,0 +1,70 @@
+"""What a dead producer left half-made is finished or undone; what the server lost is said to be lost."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+
+from corral.errors import Unconfirmed
+from corral.jetstream.topology import purge
+from corral.runs import Record, State, encode
+from corral.subjects import run_key, unique_key
+from tests.system.pools import System
+
+
+async def leave(system: System, run_id: str, state: State, *, unique: str | None = None, key: bool = False) -> None:
+    """What a producer has stored of a start when it dies."""
+    records = (await system.client()).operations.records
+    record = Record(id=run_id, topic="leaf", body=msgspec.Raw(b"1"), state=state, created_at=time.time(), unique=unique)
+    await records.create(run_key(run_id), encode(record))
+    if key and unique is not None:
+        await records.create(unique_key(unique), run_id.encode())
+
+
+async def test_a_start_whose_root_was_never_published_is_finished(system: System) -> None:
+    system.set(publish_timeout=0.5)
+    await leave(system, "half", "queued")
+    await system.pool("alone")
+    assert (await system.audit((await system.client()).run("half"))).status.status == "success"
+    assert system.truth()["leaf 1"] == 1
+
+
+async def test_a_start_that_has_its_key_is_finished(system: System) -> None:
+    system.set(publish_timeout=0.5)
+    await leave(system, "half", "starting", unique="k", key=True)
+    await system.pool("alone")
+    assert (await system.audit((await system.client()).run("half"))).status.status == "success"
+    assert await (await system.client()).holder("k") is None
+
+
+async def test_a_start_without_its_key_is_undone_and_a_late_producer_finds_it_so(system: System) -> None:
+    system.set(publish_timeout=0.5)
+    await leave(system, "half", "starting", unique="k")
+    await system.pool("alone")
+    client = await system.client()
+    async for batch in client.read_records():
+        if any(record is not None and record.state == "aborted" for _, record in batch):
+            break
+    with pytest.raises(Unconfirmed, match="undone"):
+        await client.start("leaf", 1, unique="k", id="half")
+    run = await client.start("leaf", 2, unique="k")
+    assert (await system.audit(run)).status.status == "success"
+    assert "leaf 1" not in system.truth()
+
+
+async def test_tasks_whose_messages_are_gone_end_as_lost(system: System) -> None:
+    system.set(ack_wait=0.5, reconcile=1.0)
+    client = await system.client()
+    await system.pool("alone", topics="alone")
+    run = await client.start("alone", 20)
+    await system.reached(run, lambda status: status.root == "success", "the end of the root")
+    assert await purge(client.connection, client.operations.names, run.id, "leaf", 1 << 40) == 20
+    after = (await system.audit(run)).status
+    assert (after.status, after.error) == ("failed", 20)
+    errors = [error async for error in client.errors(run.id)]
+    assert {error.type for error in errors} == {"Lost"}
+    await system.pool("alone")
+    assert await run.retry() == 21
+    assert (await system.audit(run)).status.success == 20
