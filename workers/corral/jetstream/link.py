@@ -164,6 +164,7 @@ class Link:
 
     async def _replace(self) -> None:
         _log.warning("the NATS client closed and is replaced", extra={"connection": self.name})
+        _abort(self.client)  # where closing has failed half-way, the socket is still open
         self.client = client = new_client()
         await self._connect(client)
         with contextlib.suppress(nats.errors.ConnectionClosedError):  # closed again: the next round replaces it
