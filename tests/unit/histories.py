@@ -337,12 +337,10 @@ class Simulation:
             self.bring_back()
 
     def bring_back(self) -> None:
-        bad = [
-            task
-            for task in self.topic_of
-            if self.ledger.is_counted(task) and self.ledger.outcome(task) in ("error", "interrupted")
-        ]
-        chosen = [task for task in bad if not self.tape.seldom(3)]
+        counted = [task for task in self.topic_of if self.ledger.is_counted(task)]
+        bad = [task for task in counted if self.ledger.outcome(task) in ("error", "interrupted")]
+        good = [task for task in counted if self.ledger.outcome(task) == "success" and self.tape.seldom(6)]
+        chosen = [*(task for task in bad if not self.tape.seldom(3)), *good]
         if not chosen and not self.tape.seldom(8):
             return
         self.stopping = False

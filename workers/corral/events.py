@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from corral.messages import TaskId
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+"""Checked when an event is read, so that nobody who folds events meets a negative ordinal."""
+
+_Task = tuple[Natural, Natural]
+"""A `TaskId` as it is stored."""
 
 Outcome = Literal["success", "error", "interrupted", "killed"]
 """`killed` is an interrupted task whose process had to be ended; it counts as interrupted."""
 
-Range = tuple[int, int]
+Range = tuple[Natural, Natural]
 """Ordinals from the first up to and without the second."""
 
-SentList = list[tuple[int, int]]
+SentList = list[tuple[Natural, Natural]]
 """What one execution of a dispatcher sent: (batch, count) in the order of sending, kept prefixes included."""
 
-Histogram = list[tuple[int, int]]
+Histogram = list[tuple[Natural, Natural]]
 """(bucket, count); see `bucket`."""
 
 
@@ -35,10 +39,10 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", g
 class Opened(Event, tag="opened", frozen=True):
     """A dispatcher is about to send: a new batch, whose id is the stream sequence of this event."""
 
-    parent: TaskId
+    parent: _Task
     nonce: str
     """Random, of this append: a refused append may be its own resend."""
-    round: int = 0
+    round: Natural = 0
     keep: SentList = []
     """Batches of earlier executions that stay, each up to a count."""
 
@@ -46,10 +50,10 @@ class Opened(Event, tag="opened", frozen=True):
 class Sent(Event, tag="sent", frozen=True):
     """A window of a batch is in the queue, acknowledged."""
 
-    batch: int
-    first: int
+    batch: Natural
+    first: Natural
     """Ordinal of the window's first message."""
-    count: int
+    count: Natural
     """Messages of the batch so far, this window included."""
     topics: list[str]
     layout: str = ""
@@ -63,8 +67,8 @@ class Ends(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Tasks of one batch that ended alike and sent nothing."""
 
     topic: str
-    batch: int
-    round: int
+    batch: Natural
+    round: Natural
     outcome: Outcome
     ranges: list[Range]
 
@@ -73,8 +77,8 @@ class DispatcherEnd(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A task that ended after sending tasks."""
 
     topic: str
-    task: TaskId
-    round: int
+    task: _Task
+    round: Natural
     outcome: Outcome
     sent: SentList
 
@@ -83,7 +87,7 @@ class Ended(Event, tag="ended", frozen=True):
     """Tasks have ended: one event for all that a worker finished while the previous event was being stored."""
 
     worker: str
-    number: int
+    number: Natural
     """Counts this worker's events; durations and waits are counted once per (worker, number)."""
     tasks: list[Ends] = []
     dispatchers: list[DispatcherEnd] = []
@@ -97,11 +101,11 @@ class Retrying(Event, tag="retrying", frozen=True):
     """A task will be executed again after `delay` seconds."""
 
     topic: str
-    task: TaskId
-    attempt: int
+    task: _Task
+    attempt: Natural
     """The number of the attempt that comes next."""
     delay: float
-    round: int = 0
+    round: Natural = 0
     error: str = ""
     """Type and message of what it failed with; empty for a `Requeue`."""
 
@@ -110,37 +114,37 @@ class Failed(Event, tag="failed", frozen=True):
     """Why a task ended as error. Beside its end, never instead of it."""
 
     topic: str
-    task: TaskId
+    task: _Task
     error: str
     """The exception's type."""
     message: str
     traceback: str
-    attempt: int
+    attempt: Natural
     worker: str
     body: msgspec.Raw
     fingerprint: str = ""
-    round: int = 0
+    round: Natural = 0
 
 
 class Crashed(Event, tag="crashed", frozen=True):
     """A worker process died while it executed these tasks."""
 
     worker: str
-    tasks: list[TaskId]
+    tasks: list[_Task]
     reason: str = ""
 
 
 class Reopened(Event, tag="reopened", frozen=True):
     """A retry brings tasks of an ended run back: (topic, batch, ranges)."""
 
-    round: int
-    tasks: list[tuple[str, int, list[Range]]]
+    round: Natural
+    tasks: list[tuple[str, Natural, list[Range]]]
 
 
 class Interrupted(Event, tag="interrupted", frozen=True):
     """The run is ordered to stop."""
 
-    round: int = 0
+    round: Natural = 0
     by: str = ""
     reason: str | None = None
 
@@ -163,7 +167,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 class RunEnded(Event, tag="run-ended", frozen=True):
     """The run is over: nothing that is stored after it counts, until it is reopened."""
 
-    round: int = 0
+    round: Natural = 0
     interrupted: bool = False
     """Ends every open task as interrupted."""
     status: str = ""
