@@ -123,7 +123,7 @@ class Puller:
 
     @property
     def backlog(self) -> int:
-        """Tasks that waited in the queue behind the last one that arrived; 0 before the first."""
+        """Tasks that waited in the queue behind the last one that arrived; 0 before it, and after a pull ran out."""
         return self._last.backlog if self._last is not None else 0
 
     async def request(self, count: int, *, expires: float | None = None) -> None:
