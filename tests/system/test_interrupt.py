@@ -143,7 +143,7 @@ async def test_a_thread_stops_when_it_checks(system: System) -> None:
     thread = await system.stage.arrival("thread")
     ordered = asyncio.create_task(interrupt(run))
     await system.until(lambda: any(run.id in beat.stopping for beat in system.beats.values()), "its worker's word")
-    assert (await run.status()).status == "interrupting"
+    await system.reached(run, lambda status: status.status == "interrupting", "the interrupt")
     thread.answer()
     receipt = await ordered
     assert numbers(receipt) == (0, 1, 0, 0)
