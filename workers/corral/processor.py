@@ -14,7 +14,7 @@ import string
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Generic, Literal, ParamSpec, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, overload
 
 import msgspec
 from typing_extensions import TypeVar
@@ -133,7 +133,7 @@ class App(Generic[S]):
         timeout: float | None = None,
         concurrency: int | None = None,
         isolate: bool = False,
-    ) -> Callable[[Callable[P, R]], Processor[M, P, R]]: ...
+    ) -> Callable[[Callable[Concatenate[M, P], R]], Processor[M, Concatenate[M, P], R]]: ...
     @overload
     def processor(
         self,
