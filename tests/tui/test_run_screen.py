@@ -231,10 +231,21 @@ async def test_read_only_hides_what_changes_anything() -> None:
 # --- help and leaving ---------------------------------------------------------------------------------
 
 
-async def test_help_lists_the_keys_that_work_here() -> None:
-    async with dashboard(PlainSource(busy_state()), (80, 24)) as stage:
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40)])
+async def test_help_lists_the_keys_that_work_here(size: tuple[int, int]) -> None:
+    async with dashboard(PlainSource(busy_state()), size) as stage:
         await stage.press("question_mark")
-        for said in ("enter", "down j", "up k", "home g", "end G", "filter", "interrupt", "workers", "quit"):
+        for said in (
+            "enter",
+            "down j",
+            "up k",
+            "home g",
+            "end G",
+            "clear the filter",
+            "interrupt",
+            "workers",
+            "quit at once",
+        ):
             assert said in stage.text()
         assert "✓ success" in stage.text()
         await stage.press("escape")

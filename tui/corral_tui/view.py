@@ -61,8 +61,8 @@ def run_title(run: RunView, now: float) -> Line:
     parts = [
         line((clean(run.topic), "strong"), ("  ", "text"), (run.id, "accent")),
         status(run.status),
-        line((clean(run.unique, 60), "text")) if run.unique else (),
         line((_when(run, now), "dim")),
+        line((clean(run.unique), "text")) if run.unique else (),
     ]
     return joined(parts, ("   ", "text"))
 

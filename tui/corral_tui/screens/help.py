@@ -46,13 +46,17 @@ def help_lines(bindings: Iterable[ActiveBinding]) -> list[Line]:
             keys = actions.setdefault((binding.action, binding.description), [])
             if (name := _name(binding.key)) not in keys:
                 keys.append(name)
-    cells: list[Line] = [
-        line((f"{' '.join(keys):<14} ", "accent"), (f"{description:<18}", "text"))
-        for (_, description), keys in actions.items()
-    ]
-    half = (len(cells) + 1) // 2
-    rows = [(*left, *right) for left, right in zip_longest(cells[:half], cells[half:], fillvalue=())]
+    said = [(" ".join(keys), description) for (_, description), keys in actions.items()]
+    half = (len(said) + 1) // 2
+    rows = [(*left, *right) for left, right in zip_longest(_column(said[:half]), _column(said[half:]), fillvalue=())]
     return [line(("Keys", "strong")), (), *rows, (), line(("Signs", "strong")), (), *_signs()]
+
+
+def _column(said: list[tuple[str, str]]) -> list[Line]:
+    """Keys and what they do, as wide as the longest."""
+    keys_width = max((len(keys) for keys, _ in said), default=0) + 2
+    width = max((len(description) for _, description in said), default=0) + 3
+    return [((f"{keys:<{keys_width}}", "accent"), (f"{description:<{width}}", "text")) for keys, description in said]
 
 
 def _signs() -> list[Line]:

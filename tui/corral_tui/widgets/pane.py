@@ -27,7 +27,7 @@ class Pane(ScrollView, can_focus=True):
         Binding("G", "scroll_end", show=False),
     ]
     DEFAULT_CSS = """
-    Pane { height: 1fr; width: 1fr; scrollbar-size: 1 1; overflow-x: auto; overflow-y: auto; }
+    Pane { height: 1fr; width: 1fr; scrollbar-size: 0 1; overflow-x: auto; overflow-y: auto; }
     """
 
     def __init__(self, *, id: str | None = None, ground: str | None = None) -> None:
