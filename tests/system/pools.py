@@ -16,7 +16,7 @@ import msgspec
 from corral import Client
 from corral.client import StoredEvent
 from corral.jetstream.connection import Connection, Message
-from corral.jetstream.topology import destroy, queue_counts
+from corral.jetstream.topology import consumers, destroy, queue_counts
 from corral.ledger import Counts
 from corral.operations import Run
 from corral.recount import Recounted, recount
@@ -158,7 +158,11 @@ class System:
 
     async def end(self, run: Run) -> RunStatus:
         """The final status of a run."""
-        return await within(run.wait(), f"the end of run {run.id}")
+        try:
+            return await within(run.wait(), f"the end of run {run.id}")
+        except AssertionError:
+            await self._show(run)
+            raise
 
     async def reached(self, run: Run, fact: Callable[[RunStatus], bool], what: str) -> RunStatus:
         """How a run stands when its record first shows something."""
@@ -177,8 +181,8 @@ class System:
         status = await self.end(run)
         client = await self.client()
         events = [stored async for stored in client.events(run.id)]
+        print(status, *events, sep="\n")  # noqa: T201  # for a test that fails
         again = recount(status.topic, [(stored.seq, stored.event) for stored in events])
-        print(*events, sep="\n")  # noqa: T201  # for a test that fails
         assert status.total == status.success + status.error + status.interrupted
         assert [getattr(again.counts, name) for name in COUNTS] == [getattr(status, name) for name in COUNTS]
         assert {topic: _shown(counts) for topic, counts in status.topics.items()} == {
@@ -190,6 +194,15 @@ class System:
             held = await client.operations.records.get(unique_key(status.unique), leader=True)
             assert held is None or held.value.decode() != run.id
         return Audit(status, again, events)
+
+    async def _show(self, run: Run) -> None:
+        """Print what is known of a run that does not end."""
+        client = await self.client()
+        keys = [await client.operations.records.get(f"{kind}.{run.id}", leader=True) for kind in ("run", "interrupt")]
+        events = [stored async for stored in client.events(run.id)]
+        queue = await queue_counts(self._connection, self._names, run.id)
+        waiting = await consumers(self._connection, self._names)
+        print(*keys, *events, queue, waiting, *self.beats.values(), sep="\n")  # noqa: T201  # pytest shows it
 
     def _environment(self) -> dict[str, str]:
         inherited = {

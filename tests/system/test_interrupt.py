@@ -230,6 +230,23 @@ async def test_other_runs_are_left_alone(system: System) -> None:
     assert (status.status, status.success) == ("success", 30)
 
 
+async def test_an_interrupt_costs_other_runs_no_task_that_waits(system: System) -> None:
+    await system.pool("stopping")
+    client = await system.client()
+    waits, doomed, other = [await client.start("asks", n) for n in range(3)]
+    arrivals = {arrival.facts["run"]: arrival for arrival in await system.stage.arrivals("asks", 3)}
+    arrivals[waits.id].answer("fail")
+    await system.reached(waits, lambda status: status.retrying == 1, "its retry")
+    # The purge of a message that is in flight makes the server forget what was delivered before and is to come again.
+    await doomed.interrupt()
+    arrivals[doomed.id].answer()
+    await system.audit(doomed)
+    arrivals[other.id].answer()
+    assert (await system.audit(other)).status.success == 1
+    (await system.stage.arrival("asks")).answer()
+    assert (await system.audit(waits)).status.status == "success"
+
+
 async def test_several_orders_are_one(system: System) -> None:
     await system.pool("stopping", slots=5)
     client = await system.client()

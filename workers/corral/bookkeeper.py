@@ -31,6 +31,7 @@ from corral.retrying import History
 from corral.roster import Roster
 from corral.runs import Record, counted, decode_beat, decode_marker, decode_record, encode
 from corral.settings import Settings
+from corral.stranded import Stranded
 from corral.subjects import Names, run_key
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,16 @@ class Bookkeeper:
                 roster=self._roster,
             )
             group.create_task(self._look(recovery))
+            stranded = Stranded(
+                connection=self._connection,
+                records=self.records,
+                publisher=self._publisher,
+                names=self._names,
+                roster=self._roster,
+                books=self._books,
+                fold_to=self._fold_to,
+            )
+            group.create_task(self._look_for(stranded))
             asks = await self._connection.subscribe(
                 self._names.control(ASK), lambda message: self._on_ask(group, message)
             )
@@ -247,6 +258,15 @@ class Bookkeeper:
                         await self._repair(recovery, book)
             if self._ending is not None:
                 self._ending.heard()
+
+    async def _look_for(self, stranded: Stranded) -> None:
+        """Find messages that the server has forgotten."""
+        while True:
+            await asyncio.sleep(self._settings.ack_wait / 3)
+            try:
+                await stranded.look()
+            except CorralError as error:
+                log.warning("the queue could not be looked at", extra={"error": str(error)})
 
     async def _repair(self, recovery: Recovery, book: Book) -> None:
         try:

@@ -91,6 +91,12 @@ def thread(message: int, ctx: SyncContext) -> None:
     note("the thread has returned")
 
 
+@app.processor("asks", attempts=2, backoff=3.0)
+def asks(message: int, ctx: SyncContext) -> None:
+    if blocking_cue("asks", run=ctx.run_id) == "fail":
+        raise ValueError("not yet")
+
+
 @app.processor("backs.off", attempts=2, backoff=3600.0)
 async def backs_off(message: int) -> None:
     raise ValueError("later")

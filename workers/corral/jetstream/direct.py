@@ -59,8 +59,15 @@ async def at(connection: Connection, stream: str, sequence: int, *, timeout: flo
 
 async def leader_last(connection: Connection, stream: str, subject: str, *, timeout: float = 5.0) -> Stored | None:
     """As `last`, but asked of the stream's leader: never behind."""
+    return await leader_get(connection, stream, {"last_by_subj": subject}, timeout=timeout)
+
+
+async def leader_get(
+    connection: Connection, stream: str, wanted: Mapping[str, object], *, timeout: float = 5.0
+) -> Stored | None:
+    """The message that `STREAM.MSG.GET` gives for `wanted`, asked of the stream's leader; None if there is none."""
     try:
-        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, timeout=timeout)
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", dict(wanted), timeout=timeout)
     except ApiError as error:
         if error.code == _NO_MESSAGE:
             return None

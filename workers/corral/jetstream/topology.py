@@ -19,6 +19,7 @@ _NS = 1_000_000_000
 _NO_STREAM = 10059
 _STREAM_EXISTS = 10058
 _NO_STORAGE = 10047
+_NO_MESSAGE = (10037, 10043, 10057)  # the last two: it cannot be deleted, and for a message that is gone so it says
 _NO_CONSUMER = 10014
 # Seconds for which an expired key leaves a marker, so that whoever watches sees the end of it.
 _MARKER_TTL = 600
@@ -132,6 +133,37 @@ async def consumers(connection: Connection, names: Names) -> dict[str, tuple[int
         offset += len(page)
         if not page or offset >= answer.get("total", 0):
             return found
+
+
+async def ack_floors(connection: Connection, names: Names) -> dict[str, int]:
+    """Per topic that has a consumer: up to this sequence everything counts as acknowledged."""
+    found: dict[str, int] = {}
+    offset = 0
+    while True:
+        answer = await connection.api(f"CONSUMER.LIST.{names.tasks_stream}", {"offset": offset})
+        page: list[dict[str, Any]] = answer.get("consumers") or []
+        for info in page:
+            topic = info["config"].get("metadata", {}).get("corral.topic")
+            if topic is not None:
+                found[topic] = info["ack_floor"]["stream_seq"]
+        offset += len(page)
+        if not page or offset >= answer.get("total", 0):
+            return found
+
+
+async def first_task(connection: Connection, names: Names, topic: str, start: int) -> Stored | None:
+    """The first message of a topic from sequence `start` on, of any run, as the stream's leader says."""
+    wanted = {"seq": start, "next_by_subj": names.task_filter(topic)}
+    return await direct.leader_get(connection, names.tasks_stream, wanted)
+
+
+async def remove(connection: Connection, names: Names, sequence: int) -> None:
+    """Remove one task's message; nothing happens if it is gone."""
+    try:
+        await connection.api(f"STREAM.MSG.DELETE.{names.tasks_stream}", {"seq": sequence, "no_erase": True})
+    except ApiError as error:
+        if error.code not in _NO_MESSAGE:
+            raise
 
 
 async def last_event(connection: Connection, names: Names, subject: str) -> Stored | None:
