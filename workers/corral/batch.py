@@ -6,7 +6,7 @@ from typing import Literal
 
 from corral import events
 from corral.bitmap import EMPTY, Bitmap
-from corral.events import Outcome
+from corral.events import Outcome, Receipt
 from corral.messages import TaskId
 
 Cap = int | None
@@ -82,6 +82,23 @@ class Batch:
     def still_open(self) -> Bitmap:
         """What counts and has not ended."""
         return self.known().within(self.cap).minus(self.ended)
+
+    def account(self) -> Receipt:
+        """What has become of what had not ended when the order to stop was stored, as if the run ended now.
+
+        Of a batch that is still being sent, the end of the run ends what must lie before the last known ordinal too.
+        """
+        late = self.late.within(self.cap)
+        interrupted, removed, killed = (
+            late.both(bits).count() for bits in (self.interrupted, self.removed, self.killed)
+        )
+        unknown = self.extent() - self.known().count() if self.cap is None else 0
+        return Receipt(
+            removed=removed + self.still_open().count() + unknown,
+            stopped=interrupted - removed - killed,
+            killed=killed,
+            finished_first=late.count() - interrupted,
+        )
 
     def stale(self, round: int) -> Bitmap:
         """What was brought back in a later round than this."""

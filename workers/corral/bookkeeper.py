@@ -36,7 +36,7 @@ from corral.subjects import Names, run_key
 
 log = logging.getLogger(__name__)
 
-MARGIN = 60.0
+MARGIN = 3_600.0
 """Seconds by which clocks may differ: events are read from so much before the oldest live run."""
 LOOK = 1.0
 """Seconds between two looks at what time alone can change: deaths of workers, queues that empty."""
@@ -137,6 +137,8 @@ class Bookkeeper:
     async def _follow_keys(self, keys: Reader, group: asyncio.TaskGroup) -> None:
         """Records and markers, as anybody writes them."""
         async for batch in keys:
+            if keys.generation:
+                raise RuntimeError("the bucket lost its tail")  # stand again, and read everything anew
             for stored in batch:
                 kind, _, run_id = self._names.key_of(stored.subject).partition(".")
                 try:
@@ -175,7 +177,7 @@ class Bookkeeper:
         while True:
             try:
                 history = await History.read(self._connection, self._names, record)
-            except CorralError as error:
+            except Exception as error:  # noqa: BLE001  # one run that cannot be read must not stop all others
                 log.warning("a history could not be read yet", extra={"run": book.run_id, "error": str(error)})
                 await asyncio.sleep(LOOK)
             else:
@@ -213,7 +215,7 @@ class Bookkeeper:
                     continue
                 try:
                     book.take(decode_event(stored.data), stored.sequence, stored.time)
-                except msgspec.DecodeError as error:
+                except Exception as error:  # noqa: BLE001  # one absurd event must not stop the counting of all runs
                     log.error(
                         "an event that cannot be read is ignored", extra={"seq": stored.sequence, "error": str(error)}
                     )
@@ -273,7 +275,7 @@ class Bookkeeper:
             await self._fold_to()
             if recovery.due(book, time.monotonic()):
                 await recovery.repair(book)
-        except CorralError as error:
+        except Exception as error:  # noqa: BLE001  # as above
             log.warning("a run could not be repaired", extra={"run": book.run_id, "error": str(error)})
 
     # --- records -----------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def _declared(processor: Processor[Any, ..., Any], job: Job) -> str | Failure | 
         return None
     try:
         message = processor.topic.decode(job.message.body)
-    except msgspec.DecodeError:
+    except Exception:  # noqa: BLE001  # a message's own __post_init__ may raise anything
         return None  # the task will end as error by itself
     try:
         return processor.key(message)

@@ -293,9 +293,11 @@ class Client:
 
     # --- act ---------------------------------------------------------------------------------------
 
-    async def interrupt(self, run_id: str, *, reason: str | None = None, wait: bool = False) -> Receipt | None:
+    async def interrupt(
+        self, run_id: str, *, reason: str | None = None, wait: bool = False, kill_after: float | None = None
+    ) -> Receipt | None:
         """Order a run to stop; see `Run.interrupt`."""
-        return await self.operations.interrupt(run_id, reason=reason, wait=wait)
+        return await self.operations.interrupt(run_id, reason=reason, wait=wait, kill_after=kill_after)
 
     # --- streams of what happens, for monitors -----------------------------------------------------
 

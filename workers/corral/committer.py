@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from corral import events
-from corral.errors import CorralError
+from corral.errors import CorralError, TooLarge
 from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success
 from corral.jetstream.publisher import Publisher
 from corral.job import Job
@@ -33,7 +33,7 @@ PAUSE = 1.0
 class Result:
     """How a job went, until that is stored."""
 
-    __slots__ = ("duration", "job", "outcome", "sent", "wait")
+    __slots__ = ("duration", "job", "outcome", "sent", "settled", "wait")
 
     def __init__(self, job: Job, outcome: Outcome, sent: events.SentList, duration: float, wait: float) -> None:
         self.job = job
@@ -41,6 +41,7 @@ class Result:
         self.sent = sent
         self.duration = duration
         self.wait = wait
+        self.settled = False
 
 
 class Committer:
@@ -73,6 +74,7 @@ class Committer:
             await asyncio.wait(list(self._committing.values()))
 
     async def _commit(self, run_id: str) -> None:
+        group: list[Result] = []
         try:
             while waiting := self._waiting.get(run_id):
                 group, self._waiting[run_id] = waiting[:GROUP], waiting[GROUP:]
@@ -80,8 +82,12 @@ class Committer:
                 for result in group:
                     await self._settle(result)
         except Exception:
-            # Unsettled messages come again after ack_wait; that is safer than to guess what was stored.
             log.exception("outcomes could not be stored", extra={"run": run_id})
+            # Let go of, unanswered: the messages come again after ack_wait, which is safer than to guess what was
+            # stored.
+            for result in [*group, *self._waiting.get(run_id, ())]:
+                if not result.settled:
+                    self._let_go(result)
         finally:
             self._waiting.pop(run_id, None)
             del self._committing[run_id]
@@ -101,6 +107,8 @@ class Committer:
         while True:
             try:
                 await self._publisher.store(subject, data)
+            except TooLarge:
+                raise  # it will never fit
             except CorralError as error:
                 self.refused_at = self.refused_at or time.monotonic()
                 log.warning("an event is not stored yet", extra={"run": run_id, "error": str(error)})
@@ -115,8 +123,12 @@ class Committer:
             await job.delivery.nak(outcome.delay)
         else:
             await job.delivery.ack()
+        self._let_go(result)
+
+    def _let_go(self, result: Result) -> None:
+        result.settled = True
         self.backlog -= 1
-        self._settled(job)
+        self._settled(result.job)
 
     # --- outcomes as events ------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from corral.errors import Conflict, CorralError
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
-from corral.jetstream.topology import last_sequence, purge, queue_counts
+from corral.jetstream.topology import clear, last_sequence, queue_counts
 from corral.roster import Roster
 from corral.runs import Marker, Record, counted, decode_marker, decode_record, encode, outcome
 from corral.settings import Settings
@@ -86,6 +86,10 @@ class Ending:
         except CorralError as error:
             log.warning("the end of a run is tried again", extra={"run": book.run_id, "error": str(error)})
             await asyncio.sleep(PAUSE)
+        except Exception:
+            # One run that cannot be ended must not keep all others from it.
+            log.exception("a run could not be ended", extra={"run": book.run_id})
+            await asyncio.sleep(10 * PAUSE)
         finally:
             book.ending = False
         self.look_at(book)
@@ -143,7 +147,7 @@ class Ending:
         key = interrupt_key(book.run_id)
         while True:
             entry = await self._records.get(key, leader=True)
-            if entry is not None and decode_marker(entry.value).round >= round:
+            if entry is not None and _round_of(entry.value) >= round:
                 return entry.revision
             order = book.ledger.interrupt
             by, reason = (order.by, order.reason) if order else ("", None)
@@ -177,8 +181,9 @@ class Ending:
         below = 1 + await last_sequence(self._connection, self._names.tasks_stream)
         if not await self._unchanged(book):
             return False
-        for run_id, topic in await queue_counts(self._connection, self._names, book.run_id):
-            await purge(self._connection, self._names, run_id, topic, below)
+        counts = await queue_counts(self._connection, self._names, book.run_id)
+        for (run_id, topic), count in counts.items():
+            await clear(self._connection, self._names, run_id, topic, below=below, count=count)
         return True
 
     async def _say_ended(self, book: Book, *, interrupted: bool) -> int:
@@ -247,3 +252,11 @@ class Ending:
             return False
         book.record, book.revision = record, revision
         return True
+
+
+def _round_of(marker: bytes) -> int:
+    """The round that a marker stops; below every round for one that cannot be read, so that it is written over."""
+    try:
+        return decode_marker(marker).round
+    except msgspec.DecodeError:
+        return -1

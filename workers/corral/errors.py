@@ -6,6 +6,7 @@ swallow the order to stop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -275,8 +276,8 @@ class Requeue(CorralError):
     """Raised by a processor: process this message again in `delay` seconds; no attempt is spent."""
 
     def __init__(self, delay: float = 0.0) -> None:
-        if delay < 0:
-            raise ValueError(f"a delay is not negative: {delay}")
+        if not (math.isfinite(delay) and delay >= 0):
+            raise ValueError(f"a delay is a number of seconds, and not negative: {delay}")
         super().__init__(delay)
         self.delay = delay
 

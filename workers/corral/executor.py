@@ -75,7 +75,7 @@ async def execute(  # noqa: PLR0911  # one for each way in which a processor can
     """
     try:
         message = processor.topic.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001  # a message's own __post_init__ may raise anything
         return failure(error)
     try:
         if processor.kind == "async":
@@ -90,7 +90,7 @@ async def execute(  # noqa: PLR0911  # one for each way in which a processor can
         return Stopped()
     except Superseded:
         return Silent()
-    except Exception as error:  # noqa: BLE001  # whatever a processor raises is a failed attempt
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  # sys.exit in a task is its failure
         return failed_attempt(processor, wiring.attempt, failure(error))
     return SUCCESS
 
@@ -99,7 +99,10 @@ def failed_attempt(processor: Processor[Any, ..., Any], attempt: int, failure: F
     """What follows from a failed attempt: another one, or the task's end as error."""
     if attempt >= processor.attempts:
         return failure
-    return Again(delay(processor.backoff, attempt), failure)
+    try:
+        return Again(delay(processor.backoff, attempt), failure)
+    except Exception as error:  # noqa: BLE001  # a function of the user's
+        return msgspec.structs.replace(failure, message=f"{failure.message} (and its back-off failed: {error!r})")
 
 
 async def _run_async(processor: Processor[Any, ..., Any], message: Any, wiring: Wiring[S]) -> None:

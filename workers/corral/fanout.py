@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from corral.errors import CorralError, NoServer, StorageFull, Superseded, Unconfirmed, WrongLastSequence
+from corral.errors import CorralError, PermissionDenied, Superseded, TooLarge, WrongLastSequence
 from corral.events import AnyEvent, Opened, Sent, SentList, encode_event, layout
 from corral.messages import TaskId, encode_task
 from corral.resume import Before, Digest, Message, Resume
@@ -91,8 +91,6 @@ class FanOut:
         self._restored_count = 0
         self._resume: Resume | None = None
         self._keep: SentList = []
-        self.used = False
-        """Whether anything was sent."""
         self._names = names
         self._sender = sender
         self._read_log = read_log
@@ -126,7 +124,8 @@ class FanOut:
         Raises:
             Superseded: another execution of this task has taken over.
         """
-        self.used = True
+        while len(self._topics) >= self._settings.window:
+            await self._wait_for_room()
         async with self._lock:
             if self._resumed:
                 await self._begin_to_resume()
@@ -157,13 +156,6 @@ class FanOut:
             await asyncio.shield(self._confirming)
         return self.sent
 
-    async def abandon(self) -> None:
-        """Stop confirming, and say nothing more."""
-        if self._confirming is not None:
-            self._confirming.cancel()
-            with contextlib.suppress(asyncio.CancelledError, CorralError, Superseded):
-                await self._confirming
-
     # --- how ---------------------------------------------------------------------------------------
 
     async def _really_send(self, topic: str, body: bytes) -> None:
@@ -171,8 +163,6 @@ class FanOut:
             # Shielded: a batch that is opened while this call is cancelled must be the one that the next call uses.
             self._opening = self._opening or asyncio.create_task(self._open())
             await asyncio.shield(self._opening)
-        while len(self._topics) >= self._settings.window:
-            await self._wait_for_room()
         # From here to the first suspension in `add` the message gets its number and its place in the window: cancelled
         # after that, it is still sent when the window settles, so that a number never stands for nothing.
         ordinal = self._count
@@ -187,10 +177,20 @@ class FanOut:
         )
 
     async def _begin_to_resume(self) -> None:
-        log = await self._read_log(self._log)
+        log = await self._surely_read_log()
         self._last = log[-1][0] if log else 0
         self._resume = Resume(log, self._round, self._before)
         self._resumed = False
+
+    async def _surely_read_log(self) -> list[tuple[int, AnyEvent]]:
+        while True:
+            try:
+                return await self._read_log(self._log)
+            except PermissionDenied:
+                raise
+            except CorralError as error:
+                logger.warning("a fan-out's log is not read yet", extra={"run": self._run_id, "error": str(error)})
+                await asyncio.sleep(PAUSE)
 
     async def _go_on(self, resume: Resume, messages: list[Message]) -> None:
         """Send what the comparison lets through: first what was held back."""
@@ -226,15 +226,14 @@ class FanOut:
         self._room.set()
 
     async def _wait_for_room(self) -> None:
+        """Until the full window is taken, or confirming has failed. Those who wait may overfill the next one."""
         assert self._confirming is not None
         self._room.clear()
-        self._lock.release()
+        room = asyncio.ensure_future(self._room.wait())
         try:
-            room = asyncio.ensure_future(self._room.wait())
             await asyncio.wait({room, self._confirming}, return_when=asyncio.FIRST_COMPLETED)
-            room.cancel()
         finally:
-            await self._lock.acquire()
+            room.cancel()
         if self._confirming.done():
             self._confirming.result()
 
@@ -275,11 +274,13 @@ class FanOut:
                 self._last = await self._sender.store(self._log, data, expect=self._last)
             except WrongLastSequence:
                 # Perhaps by our own first try, the answer to which was lost.
-                log = await self._read_log(self._log)
+                log = await self._surely_read_log()
                 if not log or log[-1][0] <= self._last or _nonce_of(log[-1][1]) != event.nonce:
                     raise Superseded from None
                 self._last = log[-1][0]
-            except (Unconfirmed, StorageFull, NoServer) as error:
+            except (TooLarge, PermissionDenied):
+                raise
+            except CorralError as error:
                 logger.warning(
                     "an event of a fan-out is not stored yet", extra={"run": self._run_id, "error": str(error)}
                 )

@@ -11,7 +11,7 @@ from corral.messages import ROOT
 
 
 class Holding:
-    """The jobs of a worker, by run. Changed in the worker's loop only; `facts` and `older` are safe in any thread."""
+    """The jobs of a worker, by run. Changed in the worker's loop only; what only reads is safe in any thread."""
 
     def __init__(self) -> None:
         self._by_run: dict[str, set[Job]] = {}

@@ -21,7 +21,7 @@ import msgspec
 from corral.context import Stop as StopFlag
 from corral.context import Wiring
 from corral.errors import BadMessage, Superseded
-from corral.executor import Outcome, Stopped, execute
+from corral.executor import Outcome, Stopped, execute, failure
 from corral.isolation import Call, ChildAssignment, Done, Execute, Ready, Reply, Stop, ToChild, read, write
 from corral.jetstream.connection import Connection
 from corral.loader import load_app
@@ -112,8 +112,10 @@ class _Session:
         outcome: Outcome
         try:
             outcome = await execute(processor, bytes(task.body), self._wiring(task), self._threads)
-        except asyncio.CancelledError:
-            outcome = Stopped()
+        except asyncio.CancelledError as error:
+            outcome = Stopped() if self._stop.is_set() else failure(error)
+        except Exception as error:  # noqa: BLE001  # the worker waits for an outcome
+            outcome = failure(error)
         await write(self._writer, Done(outcome))
 
     def _wiring(self, task: Execute) -> Wiring[Any]:

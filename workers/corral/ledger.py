@@ -112,15 +112,9 @@ class Ledger:
 
     def _root_counts(self, running: bool) -> Counts:  # noqa: FBT001
         state = self.root_state(running)
-        return Counts(
-            total=1,
-            pending=int(state in ("pending", "retrying")),
-            running=int(state == "running"),
-            retrying=int(state == "retrying"),
-            success=int(state == "success"),
-            error=int(state == "error"),
-            interrupted=int(state == "interrupted"),
-        )
+        if state == "retrying":
+            return Counts(total=1, pending=1, retrying=1)
+        return Counts(total=1, **{state: 1})
 
     def root_state(self, running: bool = False) -> TaskState:  # noqa: FBT001, FBT002
         """`running`: a worker has begun with the root and nobody said that it stopped."""
@@ -205,24 +199,12 @@ class Ledger:
 
     def make_receipt(self, seconds: float) -> Receipt:
         """What the interrupt of this round did, once the run is over or as if it ended now."""
-        removed = stopped = killed = finished_first = 0
-        for batch in self._counting():
-            late = batch.late.within(batch.cap)
-            interrupted, by_end, by_kill = (
-                late.both(bits).count() for bits in (batch.interrupted, batch.removed, batch.killed)
-            )
-            unknown = (
-                batch.extent() - batch.known().count() if batch.cap is None else 0
-            )  # `_stop_everything` ends these
-            removed += by_end + batch.still_open().count() + unknown
-            killed += by_kill
-            stopped += interrupted - by_end - by_kill
-            finished_first += late.count() - interrupted
+        parts = [batch.account() for batch in self._counting()]
         return Receipt(
-            removed=removed,
-            stopped=stopped,
-            killed=killed,
-            finished_first=finished_first,
+            removed=sum(part.removed for part in parts),
+            stopped=sum(part.stopped for part in parts),
+            killed=sum(part.killed for part in parts),
+            finished_first=sum(part.finished_first for part in parts),
             seconds=round(seconds, 6),
         )
 

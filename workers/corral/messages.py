@@ -6,6 +6,8 @@ its subject. There are no headers: the client library parses them at a third of 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from corral.errors import BadMessage
@@ -32,12 +34,15 @@ def parse_task(text: str) -> TaskId:
     return int(batch), int(ordinal)
 
 
+_Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
 class TaskMessage(msgspec.Struct, frozen=True, gc=False):
     """What lies in the queue for one task."""
 
-    task: TaskId
+    task: tuple[_Natural, _Natural]
     body: msgspec.Raw
-    round: int = 0
+    round: _Natural = 0
     """0, and one more each time that a retry brings the task back; what a task sends has its sender's round."""
 
 
@@ -72,6 +77,15 @@ def check_body(topic: str, body: bytes, limit: int) -> bytes:
     """`body` itself; BadMessage if it has more than `limit` bytes."""
     if len(body) > limit:
         raise BadMessage(topic, f"{len(body):,} bytes are more than the limit of {limit:,}")
+    return body
+
+
+def check_json(topic: str, body: bytes) -> bytes:
+    """`body` itself; BadMessage if it is not JSON."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadMessage(topic, f"not JSON: {error}") from None
     return body
 
 

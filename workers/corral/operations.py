@@ -14,7 +14,7 @@ from corral.events import Receipt
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
-from corral.jetstream.topology import last_sequence, purge, queue_counts
+from corral.jetstream.topology import clear, last_sequence, queue_counts
 from corral.processor import Processor, Topic, render
 from corral.retrying import Retrier
 from corral.runs import Marker, Record, RunStatus, decode_marker, decode_record, decode_topic, encode, status_of
@@ -50,13 +50,23 @@ class Run:
                 return status
         raise RunNotFound(self.id)  # its record expired while it was watched
 
-    async def interrupt(self, reason: str | None = None, wait: bool = False) -> Receipt | None:  # noqa: FBT001, FBT002
+    async def interrupt(
+        self,
+        reason: str | None = None,
+        wait: bool = False,  # noqa: FBT001, FBT002
+        *,
+        kill_after: float | None = None,
+    ) -> Receipt | None:
         """Order the run to stop: what is queued is removed, what runs is cancelled.
+
+        A thread cannot be cancelled, and a run has not ended before its last task has stopped. With `kill_after` a
+        worker that still executes something of the run after so many seconds is replaced; its other tasks are handed
+        back.
 
         With `wait` the receipt, once everything has stopped; else None, as soon as the order is stored and the queue
         purged. A run that has ended already is left as it is.
         """
-        return await self._operations.interrupt(self.id, reason=reason, wait=wait)
+        return await self._operations.interrupt(self.id, reason=reason, wait=wait, kill_after=kill_after)
 
     async def retry(self) -> int:
         """Bring back what ended as error or interrupted, in this same run; how many tasks that are.
@@ -145,7 +155,12 @@ class Operations:
 
     async def all_records(self) -> list[Record]:
         """Every run's record, newest first; refused starts are left out."""
-        records = [decode_record(entry.value) for entry in await self.records.entries("run")]
+        records = []
+        for entry in await self.records.entries("run"):
+            try:
+                records.append(decode_record(entry.value))
+            except msgspec.DecodeError:
+                continue  # of another version, or not one of ours: not ours to show
         kept = [record for record in records if record.state not in ("starting", "aborted")]
         return sorted(kept, key=lambda record: record.created_at, reverse=True)
 
@@ -192,7 +207,9 @@ class Operations:
         retrier = Retrier(self.connection, self.records, self.publisher, self.names, self.starter)
         return await retrier.retry(run_id, decode_record(entry.value), entry.revision)
 
-    async def interrupt(self, run_id: str, *, reason: str | None = None, wait: bool = False) -> Receipt | None:
+    async def interrupt(
+        self, run_id: str, *, reason: str | None = None, wait: bool = False, kill_after: float | None = None
+    ) -> Receipt | None:
         """See `Run.interrupt`."""
         record = await self.record(run_id, leader=True)
         if record.state != "final":
@@ -200,7 +217,7 @@ class Operations:
             # process die after it, the bookkeeper goes on.
             ordered = events.Interrupted(round=record.round, by=self._by, reason=reason)
             await self.publisher.store(self.names.event(run_id, events.kind(ordered)), events.encode_event(ordered))
-            if await self._mark_stop(record, reason):
+            if await self._mark_stop(record, reason, kill_after):
                 await self._purge(record)
         if not wait:
             return None
@@ -208,10 +225,12 @@ class Operations:
             record = last
         return record.receipt or Receipt()
 
-    async def _mark_stop(self, record: Record, reason: str | None) -> bool:
+    async def _mark_stop(self, record: Record, reason: str | None, kill_after: float | None) -> bool:
         """Write the marker; False if the run is ordered to stop, or over, already."""
         key = interrupt_key(record.id)
-        marker = Marker(kind="stop", round=record.round, by=self._by, reason=reason, at=time.time())
+        marker = Marker(
+            kind="stop", round=record.round, by=self._by, reason=reason, at=time.time(), kill_after=kill_after
+        )
         ttl = self.settings.retention + 86_400
         for _ in range(20):
             entry = await self.records.get(key, leader=True)
@@ -220,8 +239,9 @@ class Operations:
                     await self.records.create(key, encode(marker), ttl=ttl)
                     return True
                 before = decode_marker(entry.value)
-                if before.round >= record.round:
-                    return before.kind == "stop" and before.round == record.round
+                stopping = before.kind == "stop" and before.round == record.round
+                if before.round >= record.round and not (stopping and kill_after is not None):
+                    return stopping
                 await self.records.update(key, encode(marker), entry.revision, ttl=ttl)
             except Conflict:
                 continue
@@ -235,8 +255,8 @@ class Operations:
         now = await self.record(record.id, leader=True)
         if now.round != record.round or now.state == "final":
             return
-        for run_id, topic in await queue_counts(self.connection, self.names, record.id):
-            await purge(self.connection, self.names, run_id, topic, below)
+        for (run_id, topic), count in (await queue_counts(self.connection, self.names, record.id)).items():
+            await clear(self.connection, self.names, run_id, topic, below=below, count=count)
 
     async def close(self) -> None:
         """Let go of the connection, which stays open."""

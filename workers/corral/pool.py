@@ -195,8 +195,7 @@ class Pool:
             worker = f"{self._id}-{number + 1}" + (f"-{generation}" if generation > 1 else "")
             table = self._folder / f"{worker}.slots"
             born = time.monotonic()
-            code = await self._run_worker(number, worker, table)
-            self._roster.bury(worker)
+            code = await self._run_worker(number, worker, table, stopping)
             held = read(table)
             table.unlink(missing_ok=True)
             if code == 0 and stopping.drain.is_set():
@@ -219,7 +218,7 @@ class Pool:
             except TimeoutError:
                 continue
 
-    async def _run_worker(self, number: int, worker: str, table: Path) -> int:
+    async def _run_worker(self, number: int, worker: str, table: Path, stopping: Stopping) -> int:
         assignment = Assignment(
             worker=worker,
             pool=self._id,
@@ -241,6 +240,8 @@ class Pool:
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         self._processes[number] = process
+        if stopping.drain.is_set():  # said while the process was being made
+            _send(process, signal.SIGKILL if stopping.now.is_set() else signal.SIGTERM)
         watching = asyncio.create_task(self._watch(number, worker, process))
         try:
             assert process.stdin is not None
@@ -254,15 +255,25 @@ class Pool:
 
     async def _watch(self, number: int, worker: str, process: asyncio.subprocess.Process) -> None:
         """Note when the worker has begun; end it when a processor blocks its loop for too long."""
+        silence = max(self._settings.death, self._settings.blocked_limit)
+        last, heard_at = None, time.monotonic()
         while True:
             beat = self._roster.beat(worker)
-            if beat is not None:
+            if beat is not None and beat is not last:
+                last, heard_at = beat, time.monotonic()
                 self._note_ready(number)
                 if beat.blocked > self._settings.blocked_limit:
                     log.error("a blocked worker is ended", extra={"worker": worker, "by": beat.blocked_by})
                     _send(process, signal.SIGKILL)
                     return
-            await self._bookkeeper.next_beat()
+            # Not even its lifeline speaks: something holds the interpreter, or the process is stopped.
+            if last is not None and time.monotonic() - heard_at > silence and self._connection.connected:
+                log.error("a silent worker is ended", extra={"worker": worker, "seconds": round(silence, 1)})
+                _send(process, signal.SIGKILL)
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.beat * 2):
+                    await self._bookkeeper.next_beat()
 
     def _note_ready(self, number: int) -> None:
         if number in self._ready:
@@ -272,7 +283,13 @@ class Pool:
             self._on_ready()
 
     async def _mourn(self, worker: str, code: int, held: Sequence[Held]) -> None:
-        """Say which tasks died with a worker, and give them back to the queue now instead of after ack_wait."""
+        """Say that a worker is dead and which tasks died with it, and give them back to the queue at once.
+
+        Else the one would be known after the death time-out, and the other done after ack_wait.
+        """
+        if (beat := self._roster.beat(worker)) is not None:
+            last = msgspec.structs.replace(beat, running={}, roots=[], stopping=[], leaving=True)
+            await self._connection.publish(self._names.beat(worker), encode(last))
         runs: dict[str, list[Held]] = {}
         for each in held:
             runs.setdefault(each.run_id, []).append(each)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import string
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, overload
 
@@ -312,6 +312,3 @@ def _message_type(function: Callable[..., Any], topic: str) -> Any:
 @asynccontextmanager
 async def _nothing() -> AsyncIterator[None]:
     yield None
-
-
-Handler = Callable[..., Awaitable[None] | None]

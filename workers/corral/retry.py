@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ def default_backoff(attempt: int) -> float:
 
 
 def delay(backoff: Backoff, attempt: int) -> float:
-    """Seconds to wait after `attempt` failed: never negative."""
-    seconds = backoff(attempt) if callable(backoff) else backoff
-    return max(0.0, float(seconds))
+    """Seconds to wait after `attempt` failed: never negative; ValueError if that is no number."""
+    seconds = float(backoff(attempt) if callable(backoff) else backoff)
+    if not math.isfinite(seconds):
+        raise ValueError(f"a back-off of {seconds} s")
+    return max(0.0, seconds)

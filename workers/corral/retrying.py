@@ -13,7 +13,7 @@ import logging
 import msgspec
 
 from corral import events
-from corral.errors import Conflict, DuplicateRun, EventsExpired, NotEnded, Unconfirmed
+from corral.errors import Conflict, DuplicateRun, EventsExpired, NotEnded, TooLarge, Unconfirmed
 from corral.events import Failed, Reopened, decode_event
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
@@ -77,6 +77,7 @@ class Retrier:
             NotEnded: the run is still live.
             DuplicateRun: another run holds its unique key now; nothing was changed.
             EventsExpired: the run's events are gone.
+            TooLarge: what would come back is scattered so much that it does not fit into one event.
         """
         if record.state != "final":
             raise NotEnded(run_id)
@@ -86,6 +87,9 @@ class Retrier:
         planned = plan(history.ledger, history.bodies)
         if not planned.tasks:
             return 0
+        size = len(events.encode_event(Reopened(round=record.round + 1, tasks=planned.tasks)))
+        if size > self._connection.max_payload - 1024:
+            raise TooLarge(size, self._connection.max_payload - 1024)
         reopening = msgspec.structs.replace(record, state="reopening", round=record.round + 1, claim=None)
         try:
             revision = await self._records.update(run_key(run_id), encode(reopening), revision)

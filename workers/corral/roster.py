@@ -25,10 +25,6 @@ class Roster:
         else:
             self._beats[beat.id] = (beat, now)
 
-    def bury(self, worker: str) -> None:
-        """This worker is known to be dead."""
-        self._beats.pop(worker, None)
-
     def beat(self, worker: str) -> Beat | None:
         """The last heartbeat of a worker."""
         found = self._beats.get(worker)

@@ -103,6 +103,8 @@ class Marker(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     by: str = ""
     reason: str | None = None
     at: float = 0.0
+    kill_after: float | None = None
+    """Seconds after which a worker that still executes something of the run is replaced; None: it may take its time."""
 
 
 class TopicRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -63,6 +63,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_namespace(self.namespace)
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name not in ("namespace", "drain_timeout") and not value > 0:
+                raise BadName("setting", f"{name}={value}", "more than 0")
+        if self.death <= self.beat:
+            raise BadName("setting", f"death={self.death}", "more than `beat`, or every worker would be taken for dead")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:

@@ -53,10 +53,6 @@ class SlotTable:
             _USED.pack_into(self._map, slot * _SLOT.size + _USED_AT, 0)
             self._free.append(slot)
 
-    def close(self) -> None:
-        """Let go of the memory; the file stays."""
-        self._map.close()
-
 
 def read(path: Path) -> list[Held]:
     """What was executed when the writer of the table died."""

@@ -21,7 +21,7 @@ from corral.errors import Conflict, DuplicateRun, RunExists, StorageFull, Unconf
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
-from corral.messages import ROOT, TaskId, body_limit, check_body, encode_body, encode_task
+from corral.messages import ROOT, TaskId, body_limit, check_body, check_json, encode_body, encode_task
 from corral.processor import Processor, Topic, render, target_name
 from corral.runs import Record, decode_record, decode_topic, encode
 from corral.settings import Settings
@@ -83,12 +83,12 @@ class Starter:
 
         `replace(holder)` is awaited to end the holder of the key, where `on_duplicate` is "replace".
         """
-        check_body(topic, body, body_limit(self._connection.max_payload))
+        check_json(topic, check_body(topic, body, body_limit(self._connection.max_payload)))
         return await self._start(
             topic, body, unique, ask=unique is None, on_duplicate=on_duplicate, id=id, replace=replace
         )
 
-    async def _start(
+    async def _start(  # noqa: C901  # the steps of a start, in one place
         self,
         topic: str,
         body: bytes,
@@ -103,7 +103,8 @@ class Starter:
             unique = await self._published_key(topic, body)
         key = check_key(unique) if unique is not None else None
         run_id = check_run_id(id) if id is not None else new_run_id()
-        if key is not None and (holder := await self.holder(key)) not in (None, run_id):
+        known = id is not None and await self._records.get(run_key(run_id), leader=True) is not None
+        if key is not None and not known and (holder := await self.holder(key)) not in (None, run_id):
             # Most refusals end here, before anything is written.
             if on_duplicate != "replace" or replace is None:
                 return self._refused(key, str(holder), on_duplicate)
@@ -119,7 +120,10 @@ class Starter:
         try:
             revision = await self._records.create(run_key(run_id), encode(record))
         except Conflict:
+            known = True
             record, revision = await self._same_run(run_id, topic, body)
+        else:
+            known = False
         while record.state == "starting" and key is not None:
             held_by = await self.take_key(key, run_id)
             if held_by is None:
@@ -132,7 +136,7 @@ class Starter:
         if record.state == "aborted":
             raise Unconfirmed(f"the start of run {run_id} took so long that it was undone; start it again")
         if record.state == "queued" and record.round == 0:
-            await self._publish_root(record, revision)
+            await self._publish_root(record, revision, undo=not known)
         return run_id
 
     async def holder(self, key: str) -> str | None:
@@ -214,11 +218,14 @@ class Starter:
                 return msgspec.structs.replace(record, state="aborted"), revision
             return decode_record(entry.value), entry.revision
 
-    async def _publish_root(self, record: Record, revision: int) -> None:
+    async def _publish_root(self, record: Record, revision: int, *, undo: bool) -> None:
+        """With `undo` a start that the server has no room for did not happen; else it was accepted before."""
         message = encode_task(ROOT, 0, bytes(record.body))
         try:
             await self._publisher.store(self._names.task(record.id, record.topic), message)
         except StorageFull:
+            if not undo:
+                raise
             # Refused for certain: the run does not exist. Unless somebody else has published its root meanwhile.
             undone, _ = await self._move(record, revision, "aborted")
             if undone.state == "aborted":

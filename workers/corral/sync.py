@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -50,9 +50,15 @@ class SyncRun:
         """See `Run.wait`."""
         return self._loop.call(self._run.wait())
 
-    def interrupt(self, reason: str | None = None, wait: bool = False) -> Receipt | None:  # noqa: FBT001, FBT002
+    def interrupt(
+        self,
+        reason: str | None = None,
+        wait: bool = False,  # noqa: FBT001, FBT002
+        *,
+        kill_after: float | None = None,
+    ) -> Receipt | None:
         """See `Run.interrupt`."""
-        return self._loop.call(self._run.interrupt(reason, wait))
+        return self._loop.call(self._run.interrupt(reason, wait, kill_after=kill_after))
 
     def retry(self) -> int:
         """See `Run.retry`."""
@@ -158,9 +164,11 @@ class SyncClient:
         """See `Client.workers`."""
         return self._loop.call(self._client.workers())
 
-    def interrupt(self, run_id: str, *, reason: str | None = None, wait: bool = False) -> Receipt | None:
+    def interrupt(
+        self, run_id: str, *, reason: str | None = None, wait: bool = False, kill_after: float | None = None
+    ) -> Receipt | None:
         """See `Client.interrupt`."""
-        return self._loop.call(self._client.interrupt(run_id, reason=reason, wait=wait))
+        return self._loop.call(self._client.interrupt(run_id, reason=reason, wait=wait, kill_after=kill_after))
 
 
 class _Loop:
@@ -202,5 +210,9 @@ class _Loop:
         async def advance() -> Any:
             return await anext(items, end)
 
-        while (item := self.call(advance())) is not end:
-            yield item
+        try:
+            while (item := self.call(advance())) is not end:
+                yield item
+        finally:
+            if isinstance(items, AsyncGenerator):
+                self.call(items.aclose())

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,9 +23,9 @@ from corral import __version__
 from corral.claims import Claims
 from corral.committer import Committer, Result
 from corral.context import Wiring
-from corral.errors import ContentChanged, Superseded
+from corral.errors import ContentChanged, CorralError, Superseded
 from corral.events import AnyEvent, SentList, decode_event
-from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success, execute, failure
+from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success, execute, failed_attempt, failure
 from corral.fanout import FanOut
 from corral.holding import Holding
 from corral.intake import Intake
@@ -120,26 +121,40 @@ class Worker:
             on_keys=self._on_keys,
             doing=self._doing,
         )
+        self._condemned = asyncio.Event()
         self._state: Any = None
 
     # --- life --------------------------------------------------------------------------------------
 
-    async def run(self, leave: asyncio.Event, orphaned: Callable[[], bool] = lambda: False) -> None:
+    async def run(self, leave: asyncio.Event, orphaned: Callable[[], bool] = lambda: False) -> bool:
         """Work until `leave` is set, then drain: pull nothing more, let tasks end, hand back what takes too long.
 
-        If it is `orphaned` (its pool is dead) it hands back at once.
+        If it is `orphaned` (its pool is dead) it hands back at once. False if it has to be replaced: its process
+        must end now, because a thread executes what is ordered to be killed.
         """
         async with self._app.lifespan() as self._state, asyncio.TaskGroup() as group:
             await self._lifeline.start()
             background = [group.create_task(self._guard()), group.create_task(self._intake.run())]
-            await leave.wait()
-            await self._drain(0.0 if orphaned() else self._settings.drain_timeout)
+            await self._until_told(leave)
+            hurry = orphaned() or self._condemned.is_set()
+            await self._drain(0.0 if hurry else self._settings.drain_timeout)
+            if self._condemned.is_set():
+                await self._declare_killed()
             for task in background:
                 task.cancel()
         await self._isolation.close()
         await self._connection.flush()
-        await self._lifeline.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._condemned.is_set():
+            return False  # without a last word: it says that nothing is held, which is true when the process is gone
+        await self._lifeline.stop()
+        return True
+
+    async def _until_told(self, leave: asyncio.Event) -> None:
+        told = [asyncio.create_task(leave.wait()), asyncio.create_task(self._condemned.wait())]
+        await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+        for task in told:
+            task.cancel()
 
     async def _guard(self) -> None:
         """A worker without its lifeline would be taken for dead: it fails with it."""
@@ -159,6 +174,14 @@ class Worker:
         await self._held.until_idle(max(patience, LAST_WORDS))
         if left := self._held.count():
             log.warning("tasks are left behind: they run elsewhere after ack_wait", extra={"tasks": left})
+
+    async def _declare_killed(self) -> None:
+        """Say of what this process takes with it that it was killed."""
+        for job in self._held.jobs():
+            if job.executing and self._markers.stops(job.run_id, job.round):
+                log.warning("a task dies with its worker", extra={"run": job.run_id, "topic": job.topic})
+                self._committer.add(Result(job, Stopped(killed=True), [], 0.0, 0.0))
+        await self._committer.drain()
 
     def _is_paused(self) -> bool:
         """Nothing is pulled while outcomes cannot be stored, or are stored too slowly."""
@@ -191,6 +214,8 @@ class Worker:
             if await self._may_run(job):
                 await self._execute(job)
         except asyncio.CancelledError:
+            if job.order is None:
+                raise  # the worker itself ends
             # Ordered to stop before the processor began: the message is dropped, or handed back.
             await self._drop(job)
         except Exception:
@@ -240,16 +265,20 @@ class Worker:
 
     async def _execute(self, job: Job) -> None:
         processor = self._topics[job.topic]
-        fanout = self._fan_out(job)
+        sending = _Sending(partial(self._fan_out, job))
         began = time.time()
         wait = max(0.0, began - job.delivery.timestamp / 1e9)
         slot = self._table.begin(job.run_id, job.task, job.delivery.reply)
         job.executing = True
         try:
-            outcome = await self._run(job, processor, fanout)
-        except asyncio.CancelledError:
-            outcome = None
-            if job.process is not None:
+            outcome = await self._run(job, processor, sending)
+        except asyncio.CancelledError as error:
+            cancelled = job.process is not None and job.process.cancelling() > 0
+            if job.order is None and cancelled:
+                raise  # the worker itself ends
+            # Without an order nobody cancelled it: the processor let another one's cancellation through.
+            outcome = None if job.order is not None else failed_attempt(processor, job.attempt, failure(error))
+            if job.process is not None and cancelled:
                 job.process.uncancel()  # it has done its work, and this coroutine goes on
         finally:
             job.executing = False
@@ -257,7 +286,8 @@ class Worker:
         duration = time.time() - began
         outcome = self._judged(job, outcome)
         sent: SentList = []
-        if fanout.used:
+        sending.closed = True
+        if (fanout := sending.fanout) is not None:
             # Also of a task that failed: what it sent is stored before its end is told.
             try:
                 sent = await fanout.finish(ended=isinstance(outcome, Success | Failure))
@@ -267,8 +297,8 @@ class Worker:
                 outcome, sent = failure(error), fanout.sent
         await self._conclude(job, outcome, sent, duration, wait)
 
-    async def _run(self, job: Job, processor: Processor[Any, ..., Any], fanout: FanOut) -> Outcome | None:
-        wiring = self._wiring(job, fanout)
+    async def _run(self, job: Job, processor: Processor[Any, ..., Any], sending: _Sending) -> Outcome | None:
+        wiring = self._wiring(job, sending)
         body = job.message.body
         if job.isolated:
             return await self._isolation.execute(processor, bytes(body), wiring)
@@ -338,7 +368,7 @@ class Worker:
         stored = await subject_events(self._connection, self._names.events_stream, subject)
         return [(each.sequence, decode_event(each.data)) for each in stored]
 
-    def _wiring(self, job: Job, fanout: FanOut) -> Wiring[Any]:
+    def _wiring(self, job: Job, sending: _Sending) -> Wiring[Any]:
         starts = 0
 
         async def start(target: Topic[Any] | Processor[Any, ..., Any] | str, message: Any, **options: Any) -> Any:
@@ -355,7 +385,7 @@ class Worker:
             stop=job.stop,
             processors=self._topics,
             limit=body_limit(self._connection.max_payload),
-            send=fanout.send,
+            send=sending.send,
             start=start,
         )
 
@@ -369,9 +399,17 @@ class Worker:
         for job in self._held.of_run(run_id):
             if job.round <= marker.round:
                 self._order(job, marker.kind)
+        if marker.kill_after is not None:
+            asyncio.get_running_loop().call_later(marker.kill_after, self._kill, run_id, marker.round)
+
+    def _kill(self, run_id: str, round: int) -> None:
+        """The time that was given to what is ordered to stop is over. Only the end of the process ends a thread."""
+        if any(job.executing and job.round <= round for job in self._held.of_run(run_id)):
+            log.warning("the worker leaves, because a task does not stop", extra={"run": run_id})
+            self._condemned.set()
 
     def _order(self, job: Job, order: Order) -> None:
-        if job.order is not None or job.process is None:
+        if job.process is None or (job.order is not None and (job.order != "hand back" or order == "hand back")):
             return
         job.order = order
         thread = self._topics[job.topic].kind == "sync" and not job.isolated
@@ -412,6 +450,25 @@ class Worker:
             if job.process is process:
                 return f"{job.topic} {job.run_id} {task_text(job.task)}"
         return process.get_name() if process is not None else ""
+
+
+class _Sending:
+    """A job's fan-out, made when it first sends: most tasks send nothing."""
+
+    __slots__ = ("_make", "closed", "fanout")
+
+    def __init__(self, make: Callable[[], FanOut]) -> None:
+        self._make = make
+        self.fanout: FanOut | None = None
+        self.closed = False
+        """The processor has returned."""
+
+    async def send(self, topic: str, body: bytes) -> None:
+        if self.closed:
+            raise CorralError("this task has ended, and can send nothing more")
+        if self.fanout is None:
+            self.fanout = self._make()
+        await self.fanout.send(topic, body)
 
 
 def _threads(topics: Mapping[str, Processor[Any, ..., Any]], settings: Settings) -> int:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -30,10 +31,12 @@ from corral.worker import Identity, Worker
 
 log = logging.getLogger(__name__)
 
-NO_APP = 2
+NO_APP = 78
 """Exit code: the app could not be imported."""
-NO_SERVER = 4
+NO_SERVER = 69
 """Exit code: the server could not be reached at the start."""
+REPLACE_ME = 75
+"""Exit code: a task was to be killed, and only with its process."""
 ORPHANED = 5.0
 """Seconds that a worker whose pool is dead may take to hand back its tasks."""
 
@@ -59,7 +62,7 @@ def main() -> None:
     log_to_stderr(assignment.worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the pool, which tells its workers
     try:
-        code = asyncio.run(_work(assignment))
+        asyncio.run(_work(assignment))
     except AppNotFound as error:
         log.error("%s", error)  # the sentence says it all
         code = NO_APP
@@ -69,12 +72,16 @@ def main() -> None:
     except Exception:
         log.exception("the worker failed")
         code = 1
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: Python's own way would wait for the threads of processors that do not end."""
     logging.shutdown()
-    # Not sys.exit: it would wait for the threads of processors that do not end.
     os._exit(code)
 
 
-async def _work(assignment: Assignment) -> int:
+async def _work(assignment: Assignment) -> NoReturn:
     app = load_app(assignment.app)
     leave = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -96,10 +103,10 @@ async def _work(assignment: Assignment) -> int:
                 assignment.isolated,
             ),
         )
-        await worker.run(leave, orphaned.is_set)
+        in_order = await worker.run(leave, orphaned.is_set)
     finally:
         await connection.close()
-    return 0
+    _leave(0 if in_order else REPLACE_ME)
 
 
 def _watch_pool(loop: asyncio.AbstractEventLoop, leave: asyncio.Event, orphaned: threading.Event) -> None:

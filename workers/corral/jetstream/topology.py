@@ -19,6 +19,7 @@ _NS = 1_000_000_000
 _NO_STREAM = 10059
 _STREAM_EXISTS = 10058
 _NO_STORAGE = 10047
+_FEW = 50  # messages that are removed one by one
 _NO_MESSAGE = (10037, 10043, 10057)  # the last two: it cannot be deleted, and for a message that is gone so it says
 _NO_CONSUMER = 10014
 # Seconds for which an expired key leaves a marker, so that whoever watches sees the end of it.
@@ -111,6 +112,23 @@ async def purge(connection: Connection, names: Names, run_id: str, topic: str, b
     body = {"filter": names.task(check_run_id(run_id), check_topic(topic)), "seq": below}
     answer = await connection.api(f"STREAM.PURGE.{names.tasks_stream}", body)
     return int(answer["purged"])
+
+
+async def clear(connection: Connection, names: Names, run_id: str, topic: str, *, below: int, count: int) -> None:
+    """As `purge`, where about `count` messages are expected; few of them are removed one by one.
+
+    That is kinder: a purge of what is in flight makes the server forget messages of others (see `corral.stranded`).
+    """
+    if count > _FEW:
+        await purge(connection, names, run_id, topic, below)
+        return
+    wanted = names.task(check_run_id(run_id), check_topic(topic))
+    start = 1
+    while stored := await direct.leader_get(connection, names.tasks_stream, {"seq": start, "next_by_subj": wanted}):
+        if stored.sequence >= below:
+            return
+        await remove(connection, names, stored.sequence)
+        start = stored.sequence + 1
 
 
 async def last_sequence(connection: Connection, stream: str) -> int:
