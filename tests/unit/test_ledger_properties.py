@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -93,6 +94,20 @@ def check_against_recount(ledger: Ledger, history: History) -> None:
     assert still_open == counts.pending - (ledger.root_counts and ledger.outcome(ROOT) is None)
 
 
+def check_what_a_retry_reads(ledger: Ledger) -> None:
+    counts, topics = ledger.counts()
+    badly_ended: Counter[str] = Counter()
+    for topic, batch, bits in ledger.badly_ended():
+        badly_ended[topic] += bits.count()
+        for ordinal in bits:
+            assert ledger.is_counted((batch, ordinal))
+            assert ledger.topic_of((batch, ordinal)) == topic
+            assert ledger.outcome((batch, ordinal)) in ("error", "interrupted")
+            assert batch == 0 or ledger.knows(ledger.parent(batch))
+    assert badly_ended.total() == counts.error + counts.interrupted
+    assert badly_ended == Counter({topic: one.error + one.interrupted for topic, one in topics.items()})
+
+
 def as_recounted(counts: Counts) -> TaskCounts:
     return TaskCounts(**{name: getattr(counts, name) for name in TaskCounts.__struct_fields__})
 
@@ -128,6 +143,7 @@ def test_counts_add_up_and_a_slow_recount_agrees_after_every_event(make: Callabl
         ledger.apply(event, sequence)
         check_sums(*ledger.counts())
         check_against_recount(ledger, history[: index + 1])
+        check_what_a_retry_reads(ledger)
 
 
 @KINDS
