@@ -128,7 +128,9 @@ class Intake:
         asked = source.puller.outstanding
         room = source.cap - source.busy - asked
         if source in self._shared:
-            taken = sum(each.busy + (each.puller.outstanding if each.puller else 0) for each in self._shared)
+            # The single messages that quiet topics have asked for hold no thread: one that comes may wait for a moment.
+            asks = [each.puller.outstanding for each in self._shared if each.puller is not None and each is not source]
+            taken = asked + sum(each.busy for each in self._shared) + sum(ask for ask in asks if ask > 1)
             room = min(room, self._settings.threads - taken)
         return Demand(room=max(0, room), asked=asked, backlog=source.puller.backlog, recent=source.recent)
 

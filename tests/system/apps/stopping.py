@@ -91,7 +91,7 @@ def thread(message: int, ctx: SyncContext) -> None:
     note("the thread has returned")
 
 
-@app.processor("asks", attempts=2, backoff=3.0)
+@app.processor("asks", attempts=2, backoff=10.0)
 def asks(message: int, ctx: SyncContext) -> None:
     if blocking_cue("asks", run=ctx.run_id) == "fail":
         raise ValueError("not yet")
