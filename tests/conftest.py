@@ -15,8 +15,8 @@ import pytest
 from tests.servers import ServerProcess
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that: tests that press it, and
-    # programs under test that wait for it, would hang.
+    # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
+    # Tests that press it, and programs under test that wait for it, would hang.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
