@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import signal
 import socket
 import threading
@@ -55,7 +53,7 @@ def corral(tmp_path_factory: pytest.TempPathFactory, nats_url: str) -> Iterator[
     """Commands in a namespace that one worker with ten slots serves."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "app.py").write_text(APP)
-    called = Corral(folder, {"NATS_URL": nats_url, "CORRAL_NAMESPACE": f"t-{secrets.token_hex(6)}"})
+    called = Corral(folder, {"NATS_URL": nats_url, "CORRAL_NAMESPACE": f"t-{folder.name}-{id(folder)}"})
     with called.running("pool", "app.py", "-p", "1", "-c", "10") as pool:
         pool.wait_for("at work", on="err")
         yield called
@@ -262,16 +260,20 @@ class SilentProxy:
 
     def _serve(self) -> None:
         client, _ = self._listening.accept()
+        answering = threading.Thread(target=self._answer, args=(client,))
+        answering.start()
         with client:
-            threading.Thread(target=self._answer, args=(client,), daemon=True).start()
             seen = b""
             while some := client.recv(65536):
                 seen += some
                 if self._mark not in seen:
                     self._server.sendall(some)
+            self._server.shutdown(socket.SHUT_RDWR)
+            answering.join()
 
     def _answer(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # one of the two is closed
+        # A client that has gone takes its leave with an error, and there is nobody left to answer.
+        with suppress(OSError):
             while some := self._server.recv(65536):
                 client.sendall(some)
 
