@@ -79,11 +79,15 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def read_to_the_end(self) -> None:
+        """Return when nobody holds its outputs any more, and all that was written is read."""
+        for reader in self._readers:
+            reader.join(DEADLINE)
+
     def done(self) -> Done:
         """What it left, once it has ended."""
         code = self.process.wait(DEADLINE)
-        for reader in self._readers:
-            reader.join(DEADLINE)
+        self.read_to_the_end()
         assert "Traceback" not in self._texts["err"], self._texts["err"]
         return Done(code, self._texts["out"], self._texts["err"])
 
@@ -137,7 +141,9 @@ class Corral:
             start_new_session=True,
         )
         with process:
+            running = Running(process)
             try:
-                yield Running(process)
+                yield running
             finally:
                 process.kill()
+                running.read_to_the_end()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from textual import events
 from textual.app import ComposeResult
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -55,9 +57,11 @@ class LiveScreen(Screen[None], inherit_bindings=False):
             return
         width = self.size.width
         truth = self.dashboard.source.state.truth(now)
-        self.query_one("#truth", Lines).show([view.truth_left(truth, width)], [view.truth_right(truth, now, width)])
-        self.query_one("#notice", Lines).show([self.notice(now)])
-        self.repaint(now)
+        # The tick can come while the screen is being taken down: then some of its widgets are gone already.
+        with suppress(NoMatches):
+            self.query_one("#truth", Lines).show([view.truth_left(truth, width)], [view.truth_right(truth, now, width)])
+            self.query_one("#notice", Lines).show([self.notice(now)])
+            self.repaint(now)
 
     def notice(self, now: float) -> Line:
         """What the last action has come to."""
