@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from corral.errors import ApiError, BadName, StorageFull
-from corral.jetstream import topology
+from corral.jetstream import direct, topology
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.settings import Settings
@@ -138,7 +138,7 @@ async def test_the_last_event_and_all_events_of_a_subject(
     connection: Connection, publisher: Publisher, names: Names
 ) -> None:
     subject = names.event("r", "sent")
-    assert await topology.last_event(connection, names, subject) is None
+    assert await direct.last(connection, names.events_stream, subject) is None
     assert await topology.subject_events(connection, names.events_stream, subject) == []
     window = publisher.window()
     for number in range(2_500):
@@ -147,7 +147,7 @@ async def test_the_last_event_and_all_events_of_a_subject(
     await window.settle()
     events = await topology.subject_events(connection, names.events_stream, subject)
     assert [event.data for event in events] == [b"%d" % number for number in range(2_500)]
-    assert await topology.last_event(connection, names, subject) == events[-1]
+    assert await direct.last(connection, names.events_stream, subject) == events[-1]
     assert events[-1].sequence == 4_999
 
 

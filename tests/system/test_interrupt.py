@@ -291,3 +291,15 @@ async def test_a_thread_that_does_not_stop_ends_with_its_worker_and_the_others_r
     (await system.stage.arrival("member")).answer()
     assert (await system.audit(other)).status.status == "success"
     assert "checked" not in system.truth()
+
+
+async def test_a_worker_says_at_once_that_it_has_stopped_whatever_still_arrived(system: System) -> None:
+    # Without the regular heartbeat only those that an interrupt causes can end a run.
+    system.set(beat=600.0, death=1_200.0)
+    await system.pool("stopping", workers=2, slots=50)
+    client = await system.client()
+    for _ in range(8):
+        run = await client.start("crowd", Crowd(20_000, topic="quick"))
+        await system.reached(run, lambda status: status.success > 0, "a first success")
+        await within(run.interrupt(wait=True), "the receipt")
+        assert (await run.status()).status == "interrupted"

@@ -155,8 +155,6 @@ class Client:
         that a function computes is claimed by the worker, before the root is executed.
         """
         operations = self.operations
-        if unique is None:
-            unique = await operations.published_key(topic, body)
         run_id = await operations.starter.start_raw(
             topic, body, unique=unique, on_duplicate=on_duplicate, id=id, replace=operations.replace
         )

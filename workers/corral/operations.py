@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 import msgspec
 
 from corral import events
-from corral.errors import AmbiguousRun, BadName, Conflict, RunNotFound, Unconfirmed
+from corral.errors import AmbiguousRun, Conflict, RunNotFound, Unconfirmed
 from corral.events import Receipt
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.jetstream.topology import clear, last_sequence, queue_counts
-from corral.processor import Processor, Topic, render
+from corral.processor import Processor, Topic
 from corral.retrying import Retrier
-from corral.runs import Marker, Record, RunStatus, decode_marker, decode_record, decode_topic, encode, status_of
+from corral.runs import Marker, Record, RunStatus, decode_marker, decode_record, encode, status_of
 from corral.settings import Settings
 from corral.starter import OnDuplicate, Starter
-from corral.subjects import Names, check_key, check_run_id, check_topic, interrupt_key, run_key, topic_key
+from corral.subjects import Names, check_run_id, interrupt_key, run_key
 
 M = TypeVar("M")
 
@@ -186,17 +186,6 @@ class Operations:
                 raise
             return found[0]
 
-    async def published_key(self, topic: str, body: bytes) -> str | None:
-        """The unique key of a body, which is JSON, by the template that a pool has published; None if there is none."""
-        entry = await self.records.get(topic_key(check_topic(topic)))
-        template = None if entry is None else decode_topic(entry.value).unique
-        if template is None:
-            return None
-        try:
-            return check_key(render(template, msgspec.json.decode(body)))
-        except (KeyError, BadName):
-            return None  # not of the processor's type: the task will say so
-
     # --- act ---------------------------------------------------------------------------------------
 
     async def retry(self, run_id: str) -> int:
@@ -204,7 +193,14 @@ class Operations:
         entry = await self.records.get(run_key(check_run_id(run_id)), leader=True)
         if entry is None:
             raise RunNotFound(run_id)
-        retrier = Retrier(self.connection, self.records, self.publisher, self.names, self.starter)
+        retrier = Retrier(
+            self.connection,
+            self.records,
+            self.publisher,
+            self.names,
+            self.starter,
+            retention=self.settings.retention,
+        )
         return await retrier.retry(run_id, decode_record(entry.value), entry.revision)
 
     async def interrupt(

@@ -25,7 +25,7 @@ from corral.retrying import Retrier
 from corral.roster import Roster
 from corral.runs import Record, State, encode
 from corral.settings import Settings
-from corral.starter import Starter
+from corral.starter import ABORTED_TTL, Starter
 from corral.subjects import Names, run_key, unique_key
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class Recovery:
         self._settings = settings
         self._roster = roster
         self._number = time.time_ns()
-        starter = Starter(connection, records, publisher, names, settings)
-        self._retrier = Retrier(connection, records, publisher, names, starter)
+        self._starter = Starter(connection, records, publisher, names, settings)
+        self._retrier = Retrier(connection, records, publisher, names, self._starter, retention=settings.retention)
 
     def due(self, book: Book, now: float) -> bool:
         """Whether the run has stood still for so long that somebody may have left it."""
@@ -105,28 +105,28 @@ class Recovery:
         undone = record.round - 1 if state == "final" else record.round
         moved = msgspec.structs.replace(record, state=state, round=undone)
         try:
-            await self._records.update(run_key(record.id), encode(moved), book.revision)
+            await self._records.update(run_key(record.id), encode(moved), book.revision, ttl=self._ttl(state))
         except Conflict:
             return  # its producer lives
         log.warning("a start was left half-made", extra={"run": record.id, "state": state})
         if state == "aborted":
-            await self._free_key(record)
+            await self._starter.free_key(record)
+
+    def _ttl(self, state: State) -> float | None:
+        """As those who end a record in the usual way keep it."""
+        match state:
+            case "aborted":
+                return ABORTED_TTL
+            case "final":
+                return self._settings.retention
+            case _:
+                return None
 
     async def _has_key(self, record: Record) -> bool:
         if record.unique is None:
             return True
         entry = await self._records.get(unique_key(record.unique), leader=True)
         return entry is not None and entry.value.decode() == record.id
-
-    async def _free_key(self, record: Record) -> None:
-        if record.unique is None:
-            return
-        entry = await self._records.get(unique_key(record.unique), leader=True)
-        if entry is not None and entry.value.decode() == record.id:
-            try:
-                await self._records.delete(entry.key, entry.revision)
-            except Conflict:
-                return  # somebody has taken it over
 
     # --- lost tasks --------------------------------------------------------------------------------
 

@@ -44,7 +44,14 @@ class History:
         reader = Reader(connection, names.events_stream, [names.run_events(record.id)], start=1)
         try:
             for stored in await reader.read_all():
-                history.apply(decode_event(stored.data), stored.sequence, stored.time)
+                try:
+                    event = decode_event(stored.data)
+                except msgspec.DecodeError as error:
+                    log.error(
+                        "an event that cannot be read is ignored", extra={"seq": stored.sequence, "error": str(error)}
+                    )
+                else:
+                    history.apply(event, stored.sequence, stored.time)
         finally:
             await reader.close()
         return history
@@ -59,16 +66,24 @@ class History:
 
 
 class Retrier:
-    """Retries runs."""
+    """Retries runs. `retention` is for how many seconds the record of an ended run is kept."""
 
     def __init__(
-        self, connection: Connection, records: Records, publisher: Publisher, names: Names, starter: Starter
+        self,
+        connection: Connection,
+        records: Records,
+        publisher: Publisher,
+        names: Names,
+        starter: Starter,
+        *,
+        retention: float,
     ) -> None:
         self._connection = connection
         self._records = records
         self._publisher = publisher
         self._names = names
         self._starter = starter
+        self._retention = retention
 
     async def retry(self, run_id: str, record: Record, revision: int) -> int:
         """Bring back what ended as error or interrupted; how many tasks that are. 0: nothing did, and nothing was done.
@@ -160,7 +175,7 @@ class Retrier:
         if holder is None:
             return
         try:
-            await self._records.update(run_key(old.id), encode(old), revision)
+            await self._records.update(run_key(old.id), encode(old), revision, ttl=self._retention)
         except Conflict:
             log.info("the retry was undone already", extra={"run": old.id, "round": reopening.round})
         raise DuplicateRun(old.unique, holder)

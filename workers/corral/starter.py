@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from corral.errors import Conflict, DuplicateRun, RunExists, StorageFull, Unconfirmed
+from corral.errors import BadName, Conflict, DuplicateRun, RunExists, StorageFull, Unconfirmed
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
@@ -160,8 +160,8 @@ class Starter:
         if template is None:
             return None
         try:
-            return render(template, msgspec.json.decode(body))
-        except (KeyError, msgspec.DecodeError):
+            return check_key(render(template, msgspec.json.decode(body)))
+        except (KeyError, BadName, msgspec.DecodeError):
             return None  # a message of the wrong shape, which ends as error when it is decoded
 
     # --- the steps ---------------------------------------------------------------------------------
@@ -229,10 +229,11 @@ class Starter:
             # Refused for certain: the run does not exist. Unless somebody else has published its root meanwhile.
             undone, _ = await self._move(record, revision, "aborted")
             if undone.state == "aborted":
-                await self._free_key(record)
+                await self.free_key(record)
                 raise
 
-    async def _free_key(self, record: Record) -> None:
+    async def free_key(self, record: Record) -> None:
+        """Let go of the key of a run that is aborted, if it still names that run."""
         if record.unique is None:
             return
         entry = await self._records.get(unique_key(record.unique), leader=True)

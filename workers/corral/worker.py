@@ -343,7 +343,7 @@ class Worker:
 
     def _settled(self, job: Job) -> None:
         """Nothing is left to do for this job here."""
-        if self._held.settle(job) and job.order is not None:
+        if self._held.settle(job) and self._markers.stops(job.run_id, job.round):
             self._lifeline.beat_soon()
         if self._intake.waiting:
             self._intake.refill()

@@ -184,11 +184,6 @@ async def remove(connection: Connection, names: Names, sequence: int) -> None:
             raise
 
 
-async def last_event(connection: Connection, names: Names, subject: str) -> Stored | None:
-    """The last event on `subject`; None if there is none. A replica may be behind."""
-    return await direct.last(connection, names.events_stream, subject)
-
-
 async def subject_events(connection: Connection, stream: str, subject: str) -> list[Stored]:
     """All messages on `subject`, oldest first. A replica may be behind."""
     return await direct.all_on(connection, stream, subject)
