@@ -178,7 +178,7 @@ class Simulation:
             return
         message = self.queue.pop(self.tape.pick(len(self.queue)))
         task = message.task
-        done = self.ledger.outcome(task) is not None or self.ledger.stale(task, message.round)
+        done = self.ledger.tree.outcome(task) is not None or self.ledger.tree.stale(task, message.round)
         if self.stopping or (done and not self.tape.seldom(3)):
             return
         log = self.logs[task]
@@ -259,7 +259,7 @@ class Simulation:
 
     def retry(self, execution: Execution) -> None:
         message = execution.message
-        attempt = self.ledger.attempt(message.task) + self.tape.pick(2)
+        attempt = self.ledger.tree.attempt(message.task) + self.tape.pick(2)
         self.store(Retrying(message.topic, message.task, attempt, 1.0, message.round))
         self.vanish(execution)
 
@@ -337,9 +337,9 @@ class Simulation:
             self.bring_back()
 
     def bring_back(self) -> None:
-        counted = [task for task in self.topic_of if self.ledger.is_counted(task)]
-        bad = [task for task in counted if self.ledger.outcome(task) in ("error", "interrupted")]
-        good = [task for task in counted if self.ledger.outcome(task) == "success" and self.tape.seldom(6)]
+        counted = [task for task in self.topic_of if self.ledger.tree.is_counted(task)]
+        bad = [task for task in counted if self.ledger.tree.outcome(task) in ("error", "interrupted")]
+        good = [task for task in counted if self.ledger.tree.outcome(task) == "success" and self.tape.seldom(6)]
         chosen = [*(task for task in bad if not self.tape.seldom(3)), *good]
         if not chosen and not self.tape.seldom(8):
             return
@@ -347,7 +347,7 @@ class Simulation:
         self.executions = [execution for execution in self.executions if execution.replaced]
         spans = [(self.topic_of[task], task[0], [(task[1], task[1] + 1)]) for task in chosen]
         messages = [
-            Message(task, self.topic_of[task], self.ledger.round + 1, self.ledger.sent_by(task)) for task in chosen
+            Message(task, self.topic_of[task], self.ledger.round + 1, self.ledger.tree.sent_by(task)) for task in chosen
         ]
         self.store(Reopened(self.ledger.round + 1, spans))
         self.queue.extend(messages)

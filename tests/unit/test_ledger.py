@@ -182,7 +182,7 @@ def test_an_event_about_an_unknown_batch_changes_nothing(story: Story) -> None:
     story.retries((99, 0), attempt=2)
     story.opens(parent=(99, 0))
     assert story.counts == Counts(total=1, pending=1)
-    assert not story.ledger.knows((99, 0))
+    assert not story.ledger.tree.knows((99, 0))
 
 
 # --- the first end wins ------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_what_is_opened_after_the_winning_end_never_counts(story: Story) -> None
     first = story.fans_out(1)
     story.root_ends((first, 1))
     late = story.fans_out(4)
-    assert story.ledger.knows((late, 0))
+    assert story.ledger.tree.knows((late, 0))
     assert story.counts == Counts(total=1, pending=1)
 
 
@@ -266,8 +266,8 @@ def test_what_a_task_sent_counts_only_if_the_task_does(story: Story) -> None:
     assert story.counts.total == 12
     story.opens(keep=[(first, 1)])
     assert story.counts.total == 1
-    assert story.ledger.is_counted((first, 0))
-    assert not story.ledger.is_counted((inner, 0))
+    assert story.ledger.tree.is_counted((first, 0))
+    assert not story.ledger.tree.is_counted((inner, 0))
     story.root_ends((first, 2))
     assert story.counts.total == 12
 
@@ -282,10 +282,10 @@ def test_a_dispatcher_that_sends_nothing_the_second_time_has_sent_nothing(story:
 def test_what_a_task_is_known_to_have_sent(story: Story) -> None:
     first = story.fans_out(3)
     second = story.opens(keep=[(first, 2)])
-    assert story.ledger.sent_by(ROOT) == [(first, 2), (second, 0)]
+    assert story.ledger.tree.sent_by(ROOT) == [(first, 2), (second, 0)]
     story.ends(second, 4)
-    assert story.ledger.sent_by(ROOT) == [(first, 2), (second, 5)]
-    assert story.ledger.sent_by((first, 0)) == []
+    assert story.ledger.tree.sent_by(ROOT) == [(first, 2), (second, 5)]
+    assert story.ledger.tree.sent_by((first, 0)) == []
 
 
 # --- attempts ----------------------------------------------------------------------------------------
@@ -295,8 +295,8 @@ def test_a_task_waits_for_its_next_attempt_until_it_ends(story: Story) -> None:
     batch = story.fans_out(2)
     story.retries((batch, 0), attempt=2)
     assert story.counts == Counts(total=2, pending=2, retrying=1)
-    assert story.ledger.attempt((batch, 0)) == 2
-    assert story.ledger.attempt((batch, 1)) == 1
+    assert story.ledger.tree.attempt((batch, 0)) == 2
+    assert story.ledger.tree.attempt((batch, 1)) == 1
     story.ends(batch, 0)
     assert story.counts == Counts(total=2, pending=1, success=1)
 
@@ -305,7 +305,7 @@ def test_an_attempt_that_was_reported_late_does_not_take_the_number_back(story: 
     batch = story.fans_out(1)
     story.retries((batch, 0), attempt=3)
     story.retries((batch, 0), attempt=2)
-    assert story.ledger.attempt((batch, 0)) == 3
+    assert story.ledger.tree.attempt((batch, 0)) == 3
 
 
 def test_a_root_that_waits_is_pending_and_retrying(story: Story) -> None:
@@ -347,7 +347,7 @@ def test_the_end_of_an_interrupted_run_ends_every_open_task(story: Story) -> Non
     assert story.topics == {"item": Counts(total=3, success=1, interrupted=2), "root": Counts(total=1, interrupted=1)}
     assert story.ledger.finished
     assert story.ledger.status == "interrupted"
-    assert list(story.ledger.open_tasks()) == []
+    assert list(story.ledger.tree.open_tasks()) == []
 
 
 def test_a_receipt_accounts_for_what_had_not_ended_when_the_order_was_stored(story: Story) -> None:
@@ -430,9 +430,9 @@ def test_an_event_of_a_task_from_before_its_retry_is_ignored(story: Story) -> No
     story.retries((batch, 1), attempt=5)
     late = story.fans_out(3, parent=(batch, 1))
     assert story.counts == Counts(total=2, pending=1, success=1)
-    assert story.ledger.stale((batch, 1), 0)
-    assert not story.ledger.stale((batch, 0), 0)
-    assert not story.ledger.is_counted((late, 0))
+    assert story.ledger.tree.stale((batch, 1), 0)
+    assert not story.ledger.tree.stale((batch, 0), 0)
+    assert not story.ledger.tree.is_counted((late, 0))
 
 
 def test_attempts_and_crashes_begin_anew_in_a_retry(story: Story) -> None:
@@ -444,7 +444,7 @@ def test_attempts_and_crashes_begin_anew_in_a_retry(story: Story) -> None:
     story.root_ends((batch, 1))
     story.store(RunEnded())
     story.store(Reopened(1, [("item", batch, [(0, 1)])]))
-    assert story.ledger.attempt((batch, 0)) == 1
+    assert story.ledger.tree.attempt((batch, 0)) == 1
     assert not story.ledger.suspect((batch, 0))
 
 

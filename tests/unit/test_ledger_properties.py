@@ -88,22 +88,22 @@ def check_against_recount(ledger: Ledger, history: History) -> None:
     assert ledger.finished == slow.finished
     assert ledger.over == slow.over
     assert ledger.round == slow.round
-    assert ledger.outcome(ROOT) == slow.root
+    assert ledger.tree.outcome(ROOT) == slow.root
     assert ledger.make_receipt(0.0) == slow.receipt
-    still_open = sum(last - first for _, batch, spans in ledger.open_tasks() if batch for first, last in spans)
-    assert still_open == counts.pending - (ledger.root_counts and ledger.outcome(ROOT) is None)
+    still_open = sum(last - first for _, batch, spans in ledger.tree.open_tasks() if batch for first, last in spans)
+    assert still_open == counts.pending - (ledger.root_counts and ledger.tree.outcome(ROOT) is None)
 
 
 def check_what_a_retry_reads(ledger: Ledger) -> None:
     counts, topics = ledger.counts()
     badly_ended: Counter[str] = Counter()
-    for topic, batch, bits in ledger.badly_ended():
+    for topic, batch, bits in ledger.tree.badly_ended():
         badly_ended[topic] += bits.count()
         for ordinal in bits:
-            assert ledger.is_counted((batch, ordinal))
-            assert ledger.topic_of((batch, ordinal)) == topic
-            assert ledger.outcome((batch, ordinal)) in ("error", "interrupted")
-            assert batch == 0 or ledger.knows(ledger.parent(batch))
+            assert ledger.tree.is_counted((batch, ordinal))
+            assert ledger.tree.topic_of((batch, ordinal)) == topic
+            assert ledger.tree.outcome((batch, ordinal)) in ("error", "interrupted")
+            assert batch == 0 or ledger.tree.knows(ledger.tree.parent(batch))
     assert badly_ended.total() == counts.error + counts.interrupted
     assert badly_ended == Counter({topic: one.error + one.interrupted for topic, one in topics.items()})
 
@@ -119,17 +119,17 @@ def visible(ledger: Ledger) -> dict[str, Any]:
         "finished": ledger.finished,
         "over": ledger.over,
         "round": ledger.round,
-        "open": list(ledger.open_tasks()),
+        "open": list(ledger.tree.open_tasks()),
         "receipt": ledger.make_receipt(0.0),
-        "outcomes": {task: (ledger.outcome(task), ledger.attempt(task)) for task in some_tasks(ledger)},
-        "sent": {task: ledger.sent_by(task) for task in some_tasks(ledger)},
+        "outcomes": {task: (ledger.tree.outcome(task), ledger.tree.attempt(task)) for task in some_tasks(ledger)},
+        "sent": {task: ledger.tree.sent_by(task) for task in some_tasks(ledger)},
         "crashes": {task: ledger.crashes(task) for task in some_tasks(ledger)},
     }
 
 
 def some_tasks(ledger: Ledger) -> list[TaskId]:
-    tasks = [(batch, ordinal) for batch in ledger._batches for ordinal in range(30)]
-    return [task for task in tasks if ledger.is_counted(task)]
+    tasks = [(batch, ordinal) for batch in ledger.tree.batches for ordinal in range(30)]
+    return [task for task in tasks if ledger.tree.is_counted(task)]
 
 
 @KINDS
@@ -220,13 +220,13 @@ def test_a_receipt_accounts_for_every_task_that_had_not_ended(tape: Tape) -> Non
     ended_before: set[TaskId] = set()
     for sequence, event in simulation.history:
         if isinstance(event, Interrupted) and ledger.interrupt is None:
-            ended_before = {task for task in simulation.topic_of if ledger.outcome(task)}
+            ended_before = {task for task in simulation.topic_of if ledger.tree.outcome(task)}
         promised = ledger.make_receipt(0.0)
         ledger.apply(event, sequence)
         if ledger.over and ledger.interrupt:
             receipt = ledger.make_receipt(0.0)
             assert receipt == promised, "what is stored with the end of the run is what holds after it"
-            counted = {task for task in simulation.topic_of if ledger.is_counted(task)}
+            counted = {task for task in simulation.topic_of if ledger.tree.is_counted(task)}
             accounted = receipt.removed + receipt.stopped + receipt.killed + receipt.finished_first
             assert accounted == len(counted - ended_before)
 

@@ -181,7 +181,7 @@ class Feed:
             for chunk in _chunks(batch):
                 with self.lock:
                     record = self.state.records.get(run_id)
-                    detail.fold.ledger.topic = record.topic if record else detail.fold.ledger.topic
+                    detail.fold.ledger.tree.topic = record.topic if record else detail.fold.ledger.tree.topic
                     for stored in chunk:
                         detail.apply(stored.seq, stored.at, stored.event)
                 await asyncio.sleep(0)

@@ -57,7 +57,7 @@ class State:
             if record.live:
                 self._open(record)
         elif record.live:
-            fold.ledger.topic = record.topic
+            fold.ledger.tree.topic = record.topic
             fold.complete = fold.complete and record.created_at >= self.history_from and fold.agrees(record)
             if record.seq >= fold.ledger.sequence:
                 fold.moved_at = 0.0
@@ -220,7 +220,7 @@ class State:
             unique=record.unique,
             sequence=ledger.sequence,
             folded=True,
-            growing=not ledger.over and ledger.outcome((0, 0)) is None,
+            growing=not ledger.over and ledger.tree.outcome((0, 0)) is None,
             root=ledger.root_state(root_running),
             rate=fold.pulse.rate(now + self.skew),
             eta=left / calm_rate if moving else None,

@@ -343,12 +343,12 @@ class Bookkeeper:
 
 def _answer(ledger: Ledger, question: Question) -> Answer:
     """What the ledger says to a question."""
-    task = question.task
+    task, tree = question.task, ledger.tree
     if ledger.over:
         return Answer("over")
-    if ledger.outcome(task) is not None or ledger.stale(task, question.round):
+    if tree.outcome(task) is not None or tree.stale(task, question.round):
         return Answer("ended")
     verdict: Literal["isolate", "run"] = "isolate" if ledger.suspect(task) else "run"
     if question.round == 0:
-        return Answer(verdict, ledger.attempt(task))
-    return Answer(verdict, ledger.attempt(task), ledger.sent_by(task), ledger.to_restore(task))
+        return Answer(verdict, tree.attempt(task))
+    return Answer(verdict, tree.attempt(task), tree.sent_by(task), tree.to_restore(task, ledger.round))

@@ -145,7 +145,7 @@ class Recovery:
                 error=LOST.error,
                 message=LOST.message,
                 traceback="",
-                attempt=book.ledger.attempt(task),
+                attempt=book.ledger.tree.attempt(task),
                 worker="bookkeeper",
                 body=msgspec.Raw(b"null"),
                 fingerprint=LOST.fingerprint,
@@ -157,7 +157,7 @@ class Recovery:
         leaves: dict[tuple[str, int], list[int]] = {}
         dispatchers = []
         for topic, task in lost:
-            if sent := ledger.sent_by(task):
+            if sent := ledger.tree.sent_by(task):
                 dispatchers.append(events.DispatcherEnd(topic, task, ledger.round, "error", sent))
             else:
                 leaves.setdefault((topic, task[0]), []).append(task[1])
@@ -174,7 +174,7 @@ class Recovery:
 
 
 def _open(book: Book) -> Iterator[tuple[str, TaskId]]:
-    for topic, batch, spans in book.ledger.open_tasks():
+    for topic, batch, spans in book.ledger.tree.open_tasks():
         for first, last in spans:
             for ordinal in range(first, last):
                 yield topic, (batch, ordinal)

@@ -34,15 +34,15 @@ class Plan(NamedTuple):
 def plan(ledger: Ledger, bodies: Container[TaskId]) -> Plan:
     """How to bring back what ended badly in a run that is over. `bodies` are the tasks whose bodies were stored."""
     back: dict[tuple[str, int], Bitmap] = {}
-    for topic, batch, bits in ledger.badly_ended():
+    for topic, batch, bits in ledger.tree.badly_ended():
         back[topic, batch] = bits
     agenda = list(back)
     while agenda:
         topic, batch = agenda.pop()
         if batch == ROOT[0] or all((batch, ordinal) in bodies for ordinal in back[topic, batch]):
             continue
-        parent = ledger.parent(batch)
-        key = (ledger.topic_of(parent), parent[0])
+        parent = ledger.tree.parent(batch)
+        key = (ledger.tree.topic_of(parent), parent[0])
         before = back.get(key, EMPTY)
         if parent[1] not in before:
             back[key] = before.plus(Bitmap.of_one(parent[1]))
@@ -52,7 +52,7 @@ def plan(ledger: Ledger, bodies: Container[TaskId]) -> Plan:
         [
             (topic, (batch, ordinal))
             for (topic, batch), bits in back.items()
-            if batch == ROOT[0] or not _is_back(ledger.parent(batch), back)
+            if batch == ROOT[0] or not _is_back(ledger.tree.parent(batch), back)
             for ordinal in bits
         ],
     )
@@ -64,9 +64,9 @@ def messages_of(reopened: list[tuple[str, int, list[Range]]], ledger: Ledger) ->
     return [
         (topic, (batch, ordinal))
         for (topic, batch), bits in back.items()
-        if batch == ROOT[0] or not _is_back(ledger.parent(batch), back)
+        if batch == ROOT[0] or not _is_back(ledger.tree.parent(batch), back)
         for ordinal in bits
-        if ledger.outcome((batch, ordinal)) is None
+        if ledger.tree.outcome((batch, ordinal)) is None
     ]
 
 

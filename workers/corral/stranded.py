@@ -106,7 +106,7 @@ class Stranded:
             return "remove"
         if message.round > ledger.round or book.ending:
             return "leave"
-        if ledger.outcome(message.task) is not None or ledger.stale(message.task, message.round):
+        if ledger.tree.outcome(message.task) is not None or ledger.tree.stale(message.task, message.round):
             return "remove"
         # A worker may be at it, and will say how it ended.
         topics, root = self._roster.running(run_id, time.monotonic())
