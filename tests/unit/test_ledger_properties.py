@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import os
-import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +20,7 @@ from corral.events import Interrupted, Opened, Sent
 from corral.ledger import Counts, Ledger
 from corral.messages import ROOT, TaskId
 from corral.recount import TaskCounts, recount
+from corral.snapshot import freeze, thaw
 from tests.unit.histories import STEP, TOPICS, History, Simulation, Tape, garbage, nonsense
 
 search = settings(
@@ -170,10 +170,11 @@ def test_every_reader_sees_the_same_wherever_it_starts(
     history = make(tape)
     expected = visible(fold(history))
     started = fold(history[:cut])
-    for reader in (pickle.loads(pickle.dumps(started)), copy.deepcopy(started)):
+    for reader in (thaw(freeze(started)), copy.deepcopy(started)):
         for sequence, event in history[max(0, cut - again) :]:
             reader.apply(event, sequence)
         assert visible(reader) == expected
+        assert reader.sequence == (history[-1][0] if history else 0)
         assert (reader.durations, reader.waits) == (fold(history).durations, fold(history).waits)
 
 

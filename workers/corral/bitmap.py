@@ -57,6 +57,15 @@ class Bitmap:
             page += 1
         return cls(pages)
 
+    @classmethod
+    def of_packed(cls, packed: dict[int, bytes]) -> Bitmap:
+        """What `packed` gave."""
+        return cls({page: int.from_bytes(bits, "little") for page, bits in packed.items()})
+
+    def packed(self) -> dict[int, bytes]:
+        """Page number -> its bits, the lowest first."""
+        return {page: bits.to_bytes((bits.bit_length() + 7) // 8, "little") for page, bits in self._pages.items()}
+
     def __contains__(self, ordinal: int) -> bool:
         page, offset = divmod(ordinal, PAGE)
         return bool(self._pages.get(page, 0) >> offset & 1)

@@ -65,9 +65,11 @@ class Ledger:
         self.last_at: float | None = None
         self.durations: dict[int, int] = {}
         self.waits: dict[int, int] = {}
-        self._numbers: dict[str, int] = {}
-        self._crashes: dict[TaskId, int] = {}
-        self._crashed: set[str] = set()
+        self.numbers: dict[str, int] = {}
+        """The last `Ended` of each worker whose durations are counted."""
+        self.crash_counts: dict[TaskId, int] = {}
+        self.crashed: set[str] = set()
+        """The dead workers whose tasks are in `crash_counts`."""
 
     # --- what it says ------------------------------------------------------------------------------
 
@@ -121,7 +123,7 @@ class Ledger:
 
     def crashes(self, task: TaskId) -> int:
         """Worker processes that died while they executed this task."""
-        return self._crashes.get(task, 0)
+        return self.crash_counts.get(task, 0)
 
     def make_receipt(self, seconds: float) -> Receipt:
         """What the interrupt of this round did, once the run is over or as if it ended now."""
@@ -200,8 +202,8 @@ class Ledger:
                 if self._end(batch, end.topic, end.round, end.outcome, this):
                     batch.dispatchers = batch.dispatchers.plus(this)
                     self.tree.set_chain(end.task, end.sent)
-        if event.number > self._numbers.get(event.worker, -1):
-            self._numbers[event.worker] = event.number
+        if event.number > self.numbers.get(event.worker, -1):
+            self.numbers[event.worker] = event.number
             _add_histogram(self.durations, event.durations)
             _add_histogram(self.waits, event.waits)
 
@@ -225,11 +227,11 @@ class Ledger:
             batch.wait(ordinal, event.attempt)
 
     def _crash(self, event: events.Crashed) -> None:
-        if event.worker in self._crashed:
+        if event.worker in self.crashed:
             return
-        self._crashed.add(event.worker)
+        self.crashed.add(event.worker)
         for task in event.tasks:
-            self._crashes[task] = self._crashes.get(task, 0) + 1
+            self.crash_counts[task] = self.crash_counts.get(task, 0) + 1
 
     def _order_to_stop(self, event: events.Interrupted, at: float) -> None:
         if event.round == self.round and self.interrupt is None:
@@ -259,8 +261,8 @@ class Ledger:
                 back = Bitmap.of_ranges(spans)
                 with self.tree.changing(reopened, back):
                     reopened.bring_back(back, event.round)
-                for task in [task for task in self._crashes if task[0] == batch_id and task[1] in back]:
-                    del self._crashes[task]
+                for task in [task for task in self.crash_counts if task[0] == batch_id and task[1] in back]:
+                    del self.crash_counts[task]
 
 
 def _add_histogram(into: dict[int, int], more: events.Histogram) -> None:

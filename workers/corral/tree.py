@@ -182,6 +182,11 @@ class Tree:
         yield
         self._weigh(batch, bits, +1)
 
+    def weigh_all(self) -> None:
+        """Fill the tallies of a tree whose batches were put in as they are."""
+        for batch in self.batches.values():
+            self._weigh(batch, batch.known(), +1)
+
     def _weigh(self, batch: Batch, bits: Bitmap, sign: Literal[-1, 1]) -> None:
         """Add to the tallies, or take away, what these ordinals of the batch count for."""
         if batch is self.root:
