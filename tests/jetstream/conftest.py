@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from corral.jetstream import topology
+from corral.jetstream import streams, topology
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.settings import Settings
@@ -24,7 +24,7 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
 async def names(connection: Connection, namespace: str) -> AsyncIterator[Names]:
     """The names of a namespace whose streams are there."""
     names = Names(namespace)
-    await topology.ensure(connection, names, Settings())
+    await streams.ensure(connection, names, Settings())
     yield names
     await topology.destroy(connection, names)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from corral.errors import ApiError, NoResponder, PermissionDenied
-from corral.jetstream import direct, topology
+from corral.jetstream import direct, streams
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.settings import Settings
@@ -64,7 +64,7 @@ async def test_reading_in_batches_outlives_an_outage(server_process: Callable[..
     server = server_process()
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         for _ in range(3):
             await publisher.store(names.event("r", "x"), b"x")
         server.freeze()

@@ -10,7 +10,7 @@ import pytest
 
 from corral.errors import ApiError, NoResponder, PermissionDenied, StorageFull, TooLarge, Unconfirmed, WrongLastSequence
 from corral.jetstream import publisher as publisher_module
-from corral.jetstream import topology
+from corral.jetstream import streams, topology
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.settings import Settings
@@ -95,7 +95,7 @@ async def test_a_stream_that_appears_within_the_grace_takes_the_message(
     async with asyncio.TaskGroup() as group:
         storing = group.create_task(publisher.store(names.event("r", "ended"), b"x"))
         await asyncio.sleep(0)
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
     assert await storing == 1
     await topology.destroy(connection, names)
 
@@ -110,7 +110,7 @@ async def test_no_answer_is_unconfirmed(server_process: Callable[..., ServerProc
     server = server_process()
     async with publishing(server.url, timeout=0.3) as (connection, publisher):
         names = Names("n")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         await publisher.store(names.event("r", "ended"), b"x")
         server.freeze()
         with pytest.raises(Unconfirmed, match="ended"):
@@ -125,7 +125,7 @@ async def test_storing_waits_out_an_outage_within_its_timeout(server_process: Ca
     server = server_process()
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         assert await publisher.store(names.event("r", "ended"), b"x") == 1
         server.stop()
         await connection._link.lost
@@ -141,7 +141,7 @@ async def test_no_permission_is_said_at_once_and_names_the_subject(
     url = f"nats://u:p@127.0.0.1:{server.port}"
     async with publishing(url, timeout=DEADLINE * 2) as (connection, publisher):
         names = Names("N")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         with pytest.raises(PermissionDenied) as caught:
             await publisher.store(names.event("Run", "ended"), b"x")
         assert caught.value.subject == "N.event.Run.ended"
@@ -149,7 +149,7 @@ async def test_no_permission_is_said_at_once_and_names_the_subject(
 
 async def test_a_full_stream_says_so(connection: Connection, publisher: Publisher, namespace: str) -> None:
     names = Names(namespace)
-    await topology.ensure(connection, names, Settings(events_max_bytes=100_000))
+    await streams.ensure(connection, names, Settings(events_max_bytes=100_000))
     with pytest.raises(StorageFull) as caught:
         await fill(publisher, names.event("r", "ended"), b"x" * 1_000)
     assert caught.value.stream == names.events_stream

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from corral.errors import CorralError, PermissionDenied
-from corral.jetstream import topology
+from corral.jetstream import streams, topology
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.puller import Delivery, Puller
@@ -75,7 +75,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(connection: Connection, names: Names) -> AsyncIterator[Desk]:
-    await topology.ensure_consumer(connection, names, TOPIC, Settings())
+    await streams.ensure_consumer(connection, names, TOPIC, Settings())
     desk = Desk(connection, names)
     yield desk
     await desk.puller.stop()
@@ -88,8 +88,8 @@ async def working(
     """A desk on a server of the test's own."""
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
-        await topology.ensure(connection, names, settings)
-        await topology.ensure_consumer(connection, names, TOPIC, settings)
+        await streams.ensure(connection, names, settings)
+        await streams.ensure_consumer(connection, names, TOPIC, settings)
         desk = Desk(connection, names)
         yield connection, publisher, names, desk
         await desk.puller.stop()
@@ -172,7 +172,7 @@ async def test_a_message_handed_back_comes_again(publisher: Publisher, names: Na
 
 
 async def test_progress_holds_off_the_redelivery(connection: Connection, publisher: Publisher, names: Names) -> None:
-    await topology.ensure_consumer(connection, names, TOPIC, Settings(ack_wait=0.5))
+    await streams.ensure_consumer(connection, names, TOPIC, Settings(ack_wait=0.5))
     desk = Desk(connection, names)
     await fill(publisher, names, 2)
     await desk.puller.request(3)
@@ -217,7 +217,7 @@ async def test_pulls_expire_each_by_itself(desk: Desk) -> None:
 
 
 async def test_missed_heartbeats_make_room(connection: Connection, publisher: Publisher, names: Names) -> None:
-    await topology.ensure_consumer(connection, names, TOPIC, Settings())
+    await streams.ensure_consumer(connection, names, TOPIC, Settings())
     desk = Desk(connection, names, heartbeat=0.1)
     await desk.puller.request(3)
     assert desk.puller._subscription is not None
@@ -231,7 +231,7 @@ async def test_missed_heartbeats_make_room(connection: Connection, publisher: Pu
 
 
 async def test_heartbeats_keep_a_quiet_pull(connection: Connection, names: Names) -> None:
-    await topology.ensure_consumer(connection, names, TOPIC, Settings())
+    await streams.ensure_consumer(connection, names, TOPIC, Settings())
     desk = Desk(connection, names, heartbeat=0.1)
     await desk.puller.request(3)
     heartbeats = 0
@@ -269,7 +269,7 @@ async def test_a_missing_consumer_is_reported_and_pulling_goes_on_when_it_is_the
     await desk.puller.request(3)
     await desk.until(lambda: desk.missing == 1)
     assert desk.puller.outstanding == 0
-    await topology.ensure_consumer(connection, names, TOPIC, Settings())
+    await streams.ensure_consumer(connection, names, TOPIC, Settings())
     await desk.puller.request(3)
     await fill(publisher, names, 1)
     await desk.take(1)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from corral.errors import ApiError, CorralError, PermissionDenied
-from corral.jetstream import topology
+from corral.jetstream import streams, topology
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.reader import LAST_PER_SUBJECT, NEW, Reader, Since, Stored
@@ -222,7 +222,7 @@ async def test_restarts_of_the_server_make_no_gap_and_no_duplicate(
     server = server_process()
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         await fill(publisher, names.event("r", "x"), 0, 30_000)
         async with reading(Reader(connection, names.events_stream)) as reader:
             messages = await read_through(reader, server.restart, 30_000)
@@ -237,7 +237,7 @@ async def test_a_replaced_client_makes_no_gap(server_process: Callable[..., Serv
     server = server_process()
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         await fill(publisher, names.event("r", "x"), 0, 10)
         async with reading(Reader(connection, names.events_stream)) as reader:
             messages = await take(reader, 10)
@@ -339,7 +339,7 @@ async def test_what_is_new_stays_new_after_an_outage(server_process: Callable[..
     server = server_process()
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         await fill(publisher, names.event("r", "x"), 0, 10)
         async with reading(Reader(connection, names.events_stream, start=NEW)) as reader:
             first = asyncio.create_task(take(reader, 5))
@@ -362,7 +362,7 @@ async def test_a_stream_that_lost_its_tail_is_read_from_the_start(
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
         subject = names.event("r", "x")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         await fill(publisher, subject, 0, 10)
         server.stop()
         shutil.copytree(server.folder / "store", server.folder / "earlier")
@@ -387,7 +387,7 @@ async def test_a_stream_that_grew_again_over_its_lost_tail_is_read_from_the_star
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
         subject = names.event("r", "x")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         await fill(publisher, subject, 0, 10)
         server.stop()
         shutil.copytree(server.folder / "store", server.folder / "earlier")
@@ -443,7 +443,7 @@ async def test_a_reader_may_be_closed_in_an_outage(server_process: Callable[...,
     server = server_process()
     async with publishing(server.url) as (connection, _):
         names = Names("n")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         reader = Reader(connection, names.events_stream)
         waiting = asyncio.create_task(anext(reader))
         await reader.caught_up.wait()

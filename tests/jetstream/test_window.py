@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from corral.errors import ApiError, NoResponder, PermissionDenied, TooLarge
-from corral.jetstream import topology, window
+from corral.jetstream import streams, topology, window
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
 from corral.settings import Settings
@@ -70,7 +70,7 @@ async def test_a_crash_of_the_server_delays_a_window_and_loses_nothing(
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
         subject = names.task("r", "t")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         window = publisher.window()
         for number in range(1_000):
             await window.add(subject, b"%d" % number)
@@ -89,7 +89,7 @@ async def test_a_window_is_filled_across_an_outage(server_process: Callable[...,
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
         subject = names.task("r", "t")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         window = publisher.window()
         await window.add(subject, b"before")
         server.freeze()  # takes nothing of what follows
@@ -108,7 +108,7 @@ async def test_a_replaced_client_settles_a_window(server_process: Callable[..., 
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
         subject = names.task("r", "t")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         window = publisher.window()
         await window.add(subject, b"1")
         await break_for_good(connection)
@@ -142,7 +142,7 @@ async def test_a_full_stream_makes_a_window_wait_and_say_so(
     connection: Connection, publisher: Publisher, namespace: str
 ) -> None:
     names = Names(namespace)
-    await topology.ensure(connection, names, Settings(tasks_max_bytes=200_000))
+    await streams.ensure(connection, names, Settings(tasks_max_bytes=200_000))
     for _ in range(150):
         await publisher.store(names.task("old", "t"), b"x" * 1_000)
     reasons: list[str] = []
@@ -172,7 +172,7 @@ async def test_no_permission_fails_a_window(server_process: Callable[..., Server
     server = server_process(extra=API_ONLY)
     async with publishing(f"nats://u:p@127.0.0.1:{server.port}") as (connection, publisher):
         names = Names("N")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         window = publisher.window()
         await window.add(names.task("Run", "t"), b"x")
         with pytest.raises(PermissionDenied) as caught:
@@ -209,7 +209,7 @@ async def test_a_cancelled_settle_leaves_nothing_behind(server_process: Callable
     server = server_process()
     async with publishing(server.url) as (connection, publisher):
         names = Names("n")
-        await topology.ensure(connection, names, Settings())
+        await streams.ensure(connection, names, Settings())
         window = publisher.window()
         await window.add(names.task("r", "t"), b"x")
         server.freeze()

@@ -22,7 +22,8 @@ from corral.errors import CorralError, EventsExpired
 from corral.events import AnyEvent, Failed, Range, Receipt, Reopened, decode_event
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.reader import Reader, Since, Stored
-from corral.jetstream.topology import consumers, ensure, queue_counts, subject_events
+from corral.jetstream.streams import ensure
+from corral.jetstream.topology import consumers, queue_counts, subject_events
 from corral.messages import task_text
 from corral.operations import Operations, Run
 from corral.processor import Processor, Topic

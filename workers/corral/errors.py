@@ -214,6 +214,18 @@ class StorageFull(CorralError):
         return f"{self.stream or 'the server'} is full: {self.description}"
 
 
+class Misconfigured(CorralError):
+    """A stream or consumer that exists in a form that Corral cannot work with, and that the server cannot change."""
+
+    def __init__(self, what: str, differences: Sequence[str]) -> None:
+        super().__init__(what, differences)
+        self.what = what
+        self.differences = list(differences)
+
+    def __str__(self) -> str:
+        return f"{self.what} cannot be used: {'; '.join(self.differences)}"
+
+
 class Conflict(CorralError):
     """A compare-and-set was lost: somebody else wrote the key first."""
 

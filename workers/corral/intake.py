@@ -11,7 +11,7 @@ from typing import Any
 from corral.errors import CorralError
 from corral.jetstream.connection import Connection
 from corral.jetstream.puller import Delivery, Puller
-from corral.jetstream.topology import ensure_consumer
+from corral.jetstream.streams import ensure_consumer
 from corral.processor import Processor
 from corral.settings import Settings
 from corral.slots import Demand, share

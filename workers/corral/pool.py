@@ -30,7 +30,8 @@ from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.puller import Delivery
 from corral.jetstream.records import Records
-from corral.jetstream.topology import consumers, ensure, ensure_consumer
+from corral.jetstream.streams import ensure, ensure_consumer
+from corral.jetstream.topology import consumers
 from corral.loader import load_app
 from corral.processor import App
 from corral.roster import Roster

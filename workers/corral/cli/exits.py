@@ -66,8 +66,8 @@ def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for
             )
         case errors.NoServer() | errors.PermissionDenied() | errors.NoResponder() | errors.ApiError():
             return Explained(NO_SERVER, _about_server(error))
-        case errors.ServerStartFailed() | errors.StorageFull():
-            return Explained(NO_SERVER)
+        case errors.ServerStartFailed() | errors.StorageFull() | errors.Misconfigured():
+            return Explained(NO_SERVER, _about_server(error))
         case errors.Unconfirmed() | errors.EventsExpired() | TimedOut():
             return Explained(UNKNOWN)
         case errors.RunNotFound():
@@ -90,7 +90,7 @@ def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for
             return None
 
 
-def _about_server(error: CorralError) -> Sequence[str]:
+def _about_server(error: CorralError) -> Sequence[str]:  # noqa: PLR0911  # one for each kind
     match error:
         case errors.NoServer():
             return [
@@ -103,8 +103,20 @@ def _about_server(error: CorralError) -> Sequence[str]:
             return ["Is JetStream switched on there? `nats-server -js` does, and `jetstream {}` in its configuration."]
         case errors.ApiError(code=code) if code in _JETSTREAM_OFF:
             return ["JetStream is switched off there: `nats-server -js` switches it on, or `jetstream {}` in its file."]
+        case errors.StorageFull(stream=stream):
+            return _about_room(stream)
+        case errors.Misconfigured(what=what):
+            return [f"Have {what} deleted, with what it holds, or choose another namespace with -n."]
         case _:
             return []
+
+
+def _about_room(stream: str) -> Sequence[str]:
+    advice = ["Try again when work is done and has made room. `corral interrupt RUN` makes room at once."]
+    for ending, setting in (("_TASKS", "TASKS"), ("_EVENTS", "EVENTS"), ("_RUNS", "RUNS")):
+        if stream.endswith(ending):
+            advice.append(f"A higher CORRAL_{setting}_MAX_BYTES takes effect when a pool starts with it.")
+    return [*advice, "The server's own limit is `max_file` in its configuration."]
 
 
 def code_of(status: RunStatus) -> int:
