@@ -41,7 +41,7 @@ def test_a_run_of_a_million_scattered_tasks_fits_in_half_a_megabyte() -> None:
     assert again.counts() == ledger.counts()
     assert again.tree.attempt((1, 1)) == 3
     assert again.interrupt == Interrupted(by="me", reason="enough")
-    assert (again.sequence, again.first_at, again.last_at, again.durations) == (7, 10.0, 14.0, {3: 8})
+    assert (again.sequence, again.stored_at, again.first_at, again.durations) == (7, 14.0, 10.0, {3: 8})
 
 
 def test_what_it_says_is_what_it_said_when_it_was_frozen() -> None:

@@ -1,8 +1,9 @@
-"""What the bookkeeper knows of one run."""
+"""What the bookkeeper knows of one run, and of all."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from corral.events import AnyEvent
 from corral.ledger import Ledger
@@ -10,7 +11,7 @@ from corral.runs import Marker, Record
 
 
 class Book:
-    """A run's record, its marker, and the ledger of its events."""
+    """A live run's record, its marker, and the ledger of its events."""
 
     __slots__ = (
         "closed",
@@ -18,13 +19,13 @@ class Book:
         "held",
         "ledger",
         "marker",
-        "marker_revision",
         "moved_at",
         "record",
         "reopening",
         "revision",
         "run_id",
         "shown_running",
+        "write_at",
     )
 
     def __init__(self, run_id: str) -> None:
@@ -32,18 +33,19 @@ class Book:
         self.record: Record | None = None
         self.revision = 0
         self.marker: Marker | None = None
-        self.marker_revision = 0
         self.ledger = _NOTHING
         self.held: list[tuple[AnyEvent, int, float]] | None = []
         """Events that wait until the ledger can take them: the run's topic is not known yet, or its history is read."""
         self.reopening = False
-        """A retry has brought the run back, and its history is being read."""
+        """The run's history is being read."""
         self.closed = False
-        """The run has ended: its events are not folded any more."""
+        """The run has ended."""
         self.ending = False
         """Its end is under way."""
         self.moved_at = time.monotonic()
         """`time.monotonic()` of the last change of its record or its counts."""
+        self.write_at = 0.0
+        """`time.monotonic()` from which on its record may be written again."""
         self.shown_running = False
         """The record shows running tasks, so that it must be written again when they stop."""
 
@@ -60,22 +62,65 @@ class Book:
             self.ledger.apply(event, sequence, at)
 
     def open(self, ledger: Ledger) -> None:
-        """Begin with a ledger: a new one, or one that has folded the run's history."""
+        """Begin with a ledger: a new one, or one that has folded some of the run's history."""
         self.ledger, held, self.held = ledger, self.held, None
         self.reopening = False
         for event, sequence, at in held or ():
             self.ledger.apply(event, sequence, at)  # what it has folded already, it passes over
 
-    def close(self) -> None:
-        """Forget what only a live run needs."""
-        self.closed = True
-        self.ledger, self.held = _NOTHING, None
 
-    def reopen(self) -> None:
-        """A retry has brought the run back: events wait until its history is read."""
-        self.closed = False
-        self.reopening = True
-        self.held = []
+class Books:
+    """The books of all runs that are live, or not known yet. Of those that have ended only the ids are kept."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Book] = {}
+        self._closed: dict[str, int] = {}
+        """Run -> the revision of its final record."""
+
+    def __iter__(self) -> Iterator[Book]:
+        return iter(list(self._open.values()))
+
+    def get(self, run_id: str) -> Book | None:
+        """The book of a run that has not ended; None if there is none."""
+        return self._open.get(run_id)
+
+    def of(self, run_id: str) -> Book:
+        """The book of a run that has not ended, a new one if there is none."""
+        book = self._open.get(run_id)
+        if book is None:
+            book = self._open[run_id] = Book(run_id)
+        return book
+
+    def has_ended(self, run_id: str) -> bool:
+        """Whether the run is known to have ended."""
+        return run_id in self._closed
+
+    def close(self, run_id: str, revision: int) -> None:
+        """The run has ended, with a record of this revision."""
+        book = self._open.pop(run_id, None)
+        if book is not None:
+            book.closed = True
+            book.ledger, book.held = _NOTHING, None
+        self._closed[run_id] = max(revision, self._closed.get(run_id, 0))
+
+    def reopen(self, run_id: str, revision: int) -> Book | None:
+        """The book of a run that is live by a record of this revision; None if it has ended by a later one.
+
+        Of a run that had ended, which a retry has brought back, the book is `reopening`.
+        """
+        ended_by = self._closed.get(run_id, 0)
+        if revision <= ended_by:
+            return None
+        book = self.of(run_id)
+        if ended_by:
+            del self._closed[run_id]
+            book.reopening = True
+        return book
+
+    def forget(self, run_id: str) -> None:
+        """The run's record is gone."""
+        self._open.pop(run_id, None)
+        self._closed.pop(run_id, None)
 
 
 _NOTHING = Ledger("")

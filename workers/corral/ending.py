@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from corral import events
-from corral.book import Book
+from corral.book import Book, Books
 from corral.errors import Conflict, CorralError
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
@@ -48,6 +48,7 @@ class Ending:
         names: Names,
         settings: Settings,
         roster: Roster,
+        books: Books,
         fold_to: Callable[[int | None], Awaitable[None]],
         group: asyncio.TaskGroup,
     ) -> None:
@@ -57,6 +58,7 @@ class Ending:
         self._names = names
         self._settings = settings
         self._roster = roster
+        self._books = books
         self._fold_to = fold_to
         self._group = group
         self._waiting: dict[str, tuple[int, asyncio.Future[None]]] = {}
@@ -241,7 +243,7 @@ class Ending:
             receipt=ledger.receipt,
         )
         if await self._write(book, final, ttl=self._settings.retention):
-            book.close()
+            self._books.close(book.run_id, book.revision)
             log.info("a run has ended", extra={"run": book.run_id, "status": final.status})
 
     async def _write(self, book: Book, record: Record, *, ttl: float | None = None) -> bool:

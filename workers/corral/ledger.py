@@ -53,6 +53,8 @@ class Ledger:
         self.tree = Tree(topic)
         self.sequence = 0
         """Stream sequence of the last event that was applied."""
+        self.stored_at = 0.0
+        """When that event was stored, in seconds since the epoch."""
         self.round = 0
         self.over = False
         self.status = ""
@@ -145,7 +147,7 @@ class Ledger:
         """
         if sequence <= self.sequence:
             return
-        self.sequence = sequence
+        self.sequence, self.stored_at = sequence, at
         if isinstance(event, events.Reopened):
             self._reopen(event, at)
         elif not self.over:

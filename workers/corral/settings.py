@@ -49,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     record_interval: float = 0.1
     """Seconds between two writes of a run's record."""
 
+    checkpoint_interval: float = 10.0
+    """Seconds between two checkpoints of the bookkeeper: what its successor must fold at most."""
+
     threads: int = 8
     """Sync tasks that a worker runs at once, where the processor does not say."""
     tasks_max_bytes: int = 4 * _GIB

@@ -53,6 +53,7 @@ class _Ledger(msgspec.Struct, array_like=True):
     page: int
     topic: str
     sequence: int
+    stored_at: float
     round: int
     over: bool
     status: str
@@ -82,6 +83,7 @@ def freeze(ledger: Ledger) -> bytes:
         page=bitmap.PAGE,
         topic=tree.topic,
         sequence=ledger.sequence,
+        stored_at=ledger.stored_at,
         round=ledger.round,
         over=ledger.over,
         status=ledger.status,
@@ -113,6 +115,7 @@ def thaw(data: bytes) -> Ledger:
     ledger = Ledger(state.topic)
     ledger.tree = _thaw_tree(state)
     ledger.sequence = state.sequence
+    ledger.stored_at = state.stored_at
     ledger.round = state.round
     ledger.over = state.over
     ledger.status = state.status

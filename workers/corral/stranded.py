@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import msgspec
 
-from corral.book import Book
+from corral.book import Books
 from corral.errors import Conflict
 from corral.jetstream.connection import Connection
 from corral.jetstream.direct import Stored
@@ -43,7 +43,7 @@ class Stranded:
         publisher: Publisher,
         names: Names,
         roster: Roster,
-        books: Mapping[str, Book],
+        books: Books,
         fold_to: Callable[[], Awaitable[None]],
     ) -> None:
         self._connection = connection
@@ -98,11 +98,13 @@ class Stranded:
         await remove(self._connection, self._names, stored.sequence)
 
     def _judge(self, run_id: str, topic: str, message: TaskMessage) -> Literal["remove", "leave", "send"]:
+        if self._books.has_ended(run_id):
+            return "remove"
         book = self._books.get(run_id)
         if book is None or book.record is None or book.held is not None:
             return "leave"
         ledger = book.ledger
-        if book.closed or ledger.over:
+        if ledger.over:
             return "remove"
         if message.round > ledger.round or book.ending:
             return "leave"

@@ -115,6 +115,10 @@ class Names:
         """The subject to which one dispatcher appends what it opens and sends."""
         return f"{self.namespace}.event.{run_id}.dispatch.{batch}-{ordinal}"
 
+    def dispatch_logs(self, run_id: str) -> str:
+        """The logs of all dispatchers of a run."""
+        return f"{self.namespace}.event.{run_id}.dispatch.*"
+
     def run_events(self, run_id: str) -> str:
         return f"{self.namespace}.event.{run_id}.>"
 
@@ -162,4 +166,14 @@ def topic_key(topic: str) -> str:
     return f"topic.{topic}"
 
 
+def ledger_key(run_id: str) -> str:
+    return f"{LEDGER_KEYS}.run.{run_id}"
+
+
+def ledger_part_key(run_id: str, token: str, number: int) -> str:
+    return f"{LEDGER_KEYS}.part.{run_id}.{token}.{number}"
+
+
 LEADER_KEY = "leader"
+LEDGER_KEYS = "ledger"
+LEDGER_ANCHOR_KEY = "ledger.anchor"

@@ -47,10 +47,22 @@ class Since:
     time: float
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Start behind the message of this sequence, which was stored at `time`, in seconds since 1970.
+
+    If another one is stored there now, the stream has lost what was read: `Reader.generation` says so, and reading
+    begins with the first message.
+    """
+
+    sequence: int
+    time: float
+
+
 class Reader:
     """Batches of messages of a stream: `async for batch in reader`. It serves one asyncio task.
 
-    `start` is a stream sequence, `Since(time)`, `LAST_PER_SUBJECT` or `NEW`. `filters` are subjects
+    `start` is a stream sequence, `Since(time)`, `Behind(...)`, `LAST_PER_SUBJECT` or `NEW`. `filters` are subjects
     with wildcards; none means the whole stream. Nothing is asked of the server before the first
     iteration, and no more than about two batches are held for a reader that is slow. `heartbeat` is
     in seconds: after two of them in silence reading begins anew.
@@ -62,17 +74,20 @@ class Reader:
         stream: str,
         filters: Sequence[str] = (),
         *,
-        start: int | Since | _Start = 1,
+        start: int | Since | Behind | _Start = 1,
         heartbeat: float = 5.0,
     ) -> None:
         self.position = 0
-        """Sequence of the last message that was handed out; 0 before the first."""
+        """Sequence of the last message that was handed out, or is to be read behind; 0 before the first."""
         self.pending: int | None = None
         """Messages that waited in the stream behind the last one handed out; None before that is known."""
         self.generation = 0
         """How often the stream was found to have lost what was read; then reading begins again at `start`."""
         self.caught_up = asyncio.Event()
         """Set when all that was there has been handed out and the next batch is asked for."""
+        self.sure = asyncio.Event()
+        """Set while nothing suggests that the stream may have lost what was read: not after an outage, until it was
+        looked at again."""
         self._connection = connection
         self._stream = stream
         self._filters = list(filters)
@@ -80,6 +95,9 @@ class Reader:
         self._heartbeat = heartbeat
         self._source: Ephemeral | None = None
         self._anchor: tuple[int, int] | None = None  # sequence and time (ns) of the last message handed out
+        if isinstance(start, Behind):
+            self.position = start.sequence
+            self._anchor = (start.sequence, int(start.time * _NS))
         self._wake = asyncio.Event()
         self._closed = False
         self._forget = connection.on_reconnect(self._on_reconnect)
@@ -108,18 +126,27 @@ class Reader:
         await self._drop_source()  # one that was being made while `close` was called
         raise StopAsyncIteration
 
-    async def read_all(self) -> list[Stored]:
-        """All messages from here to the present end of the stream, possibly none."""
-        found: list[Stored] = []
+    async def to_end(self) -> AsyncIterator[list[Stored]]:
+        """Batches of all messages from here to the present end of the stream, possibly none.
+
+        If `generation` changes on the way, reading has begun again, and what came before is void.
+        """
         while not self._closed:
-            generation = self.generation
             source = await self._working_source()
             if source.pending == 0 and not source.batch:
                 self.pending = 0
                 break
-            batch = await anext(self)
-            found = found + batch if generation == self.generation else batch
+            yield await anext(self)
         self.caught_up.set()
+
+    async def read_all(self) -> list[Stored]:
+        """All messages from here to the present end of the stream, possibly none."""
+        found: list[Stored] = []
+        generation = self.generation
+        async for batch in self.to_end():
+            if self.generation != generation:
+                found, generation = [], self.generation
+            found += batch
         return found
 
     async def close(self) -> None:
@@ -181,6 +208,8 @@ class Reader:
             raise
         if self._start is NEW and not self.position:
             self.position = source.start  # what is new from here on stays new after an outage
+        if not source.broken:
+            self.sure.set()
         return source
 
     def _start_again(self) -> None:
@@ -218,9 +247,12 @@ class Reader:
             case Since(time):
                 start = datetime.fromtimestamp(time, UTC).isoformat()
                 return {"deliver_policy": "by_start_time", "opt_start_time": start}
+            case Behind():
+                return {"deliver_policy": "all"}
             case int():
                 return {"deliver_policy": "by_start_sequence", "opt_start_seq": max(self._start, 1)}
 
     def _on_reconnect(self) -> None:
+        self.sure.clear()
         if self._source is not None:
             self._source.breaks("the connection was lost")

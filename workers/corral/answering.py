@@ -1,0 +1,79 @@
+"""The bookkeeper's answers to workers that ask whether a task may run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import msgspec
+
+from corral.book import Books
+from corral.errors import CorralError
+from corral.jetstream.connection import Connection, Message
+from corral.jetstream.records import Records
+from corral.ledger import Ledger
+from corral.questions import Answer, Question, decode_questions, encode
+from corral.runs import decode_record
+from corral.subjects import run_key
+
+log = logging.getLogger(__name__)
+
+
+class Answering:
+    """Answers when everything that was stored before the question is folded: `fold_to` sees to that."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        records: Records,
+        books: Books,
+        fold_to: Callable[[], Awaitable[None]],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._connection = connection
+        self._records = records
+        self._books = books
+        self._fold_to = fold_to
+        self._group = group
+
+    def on_ask(self, message: Message) -> None:
+        """A list of questions has come."""
+        self._group.create_task(self._answer(message))
+
+    async def _answer(self, message: Message) -> None:
+        try:
+            questions = decode_questions(message.data)
+            await self._fold_to()
+            answers = [await self._verdict(question) for question in questions]
+            await self._connection.publish(message.reply, encode(answers))
+        except (CorralError, msgspec.DecodeError) as error:
+            log.warning("a question is left without an answer", extra={"error": str(error)})
+
+    async def _verdict(self, question: Question) -> Answer | None:
+        """None where it cannot be told yet."""
+        book = self._books.get(question.run)
+        if book is None and self._books.has_ended(question.run) and question.round == 0:
+            return Answer("over")
+        if book is None or book.record is None or question.round > book.record.round:
+            # Its record may be on its way here. Who says "over" for a run that has just begun would lose its task.
+            entry = await self._records.get(run_key(question.run), leader=True)
+            live = entry is not None and decode_record(entry.value).live
+            return None if live else Answer("over")
+        if book.held is not None or question.round > book.ledger.round:
+            return None
+        return _answer(book.ledger, question)
+
+
+def _answer(ledger: Ledger, question: Question) -> Answer:
+    """What the ledger says to a question."""
+    task, tree = question.task, ledger.tree
+    if ledger.over:
+        return Answer("over")
+    if tree.outcome(task) is not None or tree.stale(task, question.round):
+        return Answer("ended")
+    verdict: Literal["isolate", "run"] = "isolate" if ledger.suspect(task) else "run"
+    if question.round == 0:
+        return Answer(verdict, tree.attempt(task))
+    return Answer(verdict, tree.attempt(task), tree.sent_by(task), tree.to_restore(task, ledger.round))

@@ -1,0 +1,340 @@
+"""What a bookkeeper does while it is elected.
+
+keys (records, markers)  ->  books  <-  events, behind the last checkpoint
+books  ->  records of what changed, ends of what has finished, repairs of what stands still, the next checkpoint
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+
+import msgspec
+
+from corral.answering import Answering
+from corral.book import Book, Books
+from corral.checkpoints import Anchor, Checkpoints
+from corral.ending import Ending
+from corral.errors import CorralError
+from corral.events import decode_event
+from corral.jetstream.connection import Connection
+from corral.jetstream.publisher import Publisher
+from corral.jetstream.reader import Behind, Reader, Stored
+from corral.jetstream.records import Records
+from corral.jetstream.topology import last_sequence
+from corral.ledger import Ledger
+from corral.questions import ASK
+from corral.record_writer import RecordWriter
+from corral.recovery import Recovery
+from corral.retrying import History
+from corral.roster import Roster
+from corral.runs import Record, decode_marker, decode_record
+from corral.settings import Settings
+from corral.stranded import Stranded
+from corral.subjects import Names, run_key
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0
+"""Seconds between two looks at what time alone can change: deaths of workers, queues that empty."""
+UNKNOWN = 30.0
+"""Seconds after which a run that has events or a marker and no record is forgotten: its record has expired."""
+REPAIRS = 16
+"""Runs that are repaired at once."""
+
+
+class Reign:
+    """The time from an election to the next. All that it does ends with `group`, and if one part fails, all do."""
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        records: Records,
+        publisher: Publisher,
+        names: Names,
+        settings: Settings,
+        roster: Roster,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._connection = connection
+        self._records = records
+        self._names = names
+        self._settings = settings
+        self._group = group
+        self._books = Books()
+        self._restored = False
+        """Whether the checkpoint is read: before that, no book is opened."""
+        self._folded = 0
+        """Stream sequence of the last event that was folded."""
+        self._last: Stored | None = None
+        """That event, if it was folded in this reign."""
+        self._progress = asyncio.Condition()
+        self._events: Reader | None = None
+        self._closing: list[Callable[[], Coroutine[None, None, None]]] = []
+        self._repairs = asyncio.Semaphore(REPAIRS)
+        self._checkpoints = Checkpoints(connection, records, names)
+        self._writer = RecordWriter(records, self._books, roster, settings)
+        self._answering = Answering(connection, records, self._books, self._fold_to, group)
+        self._ending = Ending(
+            connection=connection,
+            records=records,
+            publisher=publisher,
+            names=names,
+            settings=settings,
+            roster=roster,
+            books=self._books,
+            fold_to=self._fold_to,
+            group=group,
+        )
+        self._recovery = Recovery(
+            connection=connection, records=records, publisher=publisher, names=names, settings=settings, roster=roster
+        )
+        self._stranded = Stranded(
+            connection=connection,
+            records=records,
+            publisher=publisher,
+            names=names,
+            roster=roster,
+            books=self._books,
+            fold_to=self._fold_to,
+        )
+
+    async def begin(self) -> None:
+        """Read what is there, and do from then on what is to be done."""
+        keys = self._follow(self._records.watch("run.*"))
+        markers = self._follow(self._records.watch("interrupt.*"))
+        await keys.caught_up.wait()
+        await markers.caught_up.wait()
+        anchor = await self._restore()
+        end = await last_sequence(self._connection, self._names.events_stream)
+        start = Behind(anchor.sequence, anchor.time) if anchor is not None else 1
+        self._events = Reader(self._connection, self._names.events_stream, [self._names.all_events], start=start)
+        self._closing.append(self._events.close)
+        for job in (
+            self._fold(self._events),
+            self._caught_up(self._events, end),
+            self._writer.run(),
+            self._look(),
+            self._look_for_stranded(),
+            self._save(),
+        ):
+            self._group.create_task(job)
+        asks = await self._connection.subscribe(self._names.control(ASK), self._answering.on_ask)
+        self._closing.append(asks.close)
+
+    async def close(self) -> None:
+        """Let the server send nothing more."""
+        for close in self._closing:
+            await close()
+
+    def heard(self, run_ids: list[str]) -> None:
+        """A worker has said what it executes: something of these runs."""
+        self._writer.touch(run_id for run_id in run_ids if self._books.get(run_id) is not None)
+        self._ending.heard()
+
+    # --- keys --------------------------------------------------------------------------------------
+
+    def _follow(self, keys: Reader) -> Reader:
+        self._group.create_task(self._follow_keys(keys))
+        self._closing.append(keys.close)
+        return keys
+
+    async def _follow_keys(self, keys: Reader) -> None:
+        """Records and markers, as anybody writes them."""
+        async for batch in keys:
+            if keys.generation:
+                raise RuntimeError("the bucket lost its tail")  # stand again, and read everything anew
+            for stored in batch:
+                kind, _, run_id = self._names.key_of(stored.subject).partition(".")
+                try:
+                    if kind == "run":
+                        self._on_record(run_id, stored.data, stored.sequence, gone=stored.operation is not None)
+                    elif stored.operation is None and not self._books.has_ended(run_id):
+                        book = self._books.of(run_id)
+                        book.marker = decode_marker(stored.data)
+                        self._ending.look_at(book)
+                except msgspec.DecodeError as error:
+                    log.error(
+                        "a key that cannot be read is ignored", extra={"key": stored.subject, "error": str(error)}
+                    )
+
+    def _on_record(self, run_id: str, data: bytes, revision: int, *, gone: bool) -> None:
+        if gone:
+            self._books.forget(run_id)
+            return
+        record = decode_record(data)
+        if not record.live:
+            self._books.close(run_id, revision)
+            return
+        book = self._books.reopen(run_id, revision)
+        if book is None or revision <= book.revision:
+            return
+        book.record, book.revision = record, revision
+        book.moved_at = time.monotonic()
+        if self._restored:
+            self._open(book, record)
+            self._ending.look_at(book)
+
+    def _open(self, book: Book, record: Record, ledger: Ledger | None = None, *, doubtful: bool = False) -> None:
+        """Let the book fold events from now on, or as soon as its history is read."""
+        if book.held is None:
+            return
+        if ledger is not None:
+            book.reopening = False
+            book.open(ledger)
+        elif book.reopening or doubtful:
+            self._group.create_task(self._read_history(book, record))
+        else:
+            book.open(Ledger(record.topic))
+
+    async def _restore(self) -> Anchor | None:
+        """Open the books with what the last bookkeeper has left; where to read on."""
+        live = {book.run_id: book.record for book in self._books if book.record is not None}
+        loaded = await self._checkpoints.load(live)
+        self._restored = True
+        for book in self._books:
+            if book.record is None:
+                continue
+            # Of a round after the first, some events lie before the anchor for sure.
+            behind = loaded.anchor is not None and book.record.round > 0
+            doubtful = behind or book.run_id in loaded.doubtful
+            self._open(book, book.record, loaded.ledgers.get(book.run_id), doubtful=doubtful)
+            self._ending.look_at(book)
+        if loaded.anchor is not None:
+            self._folded = loaded.anchor.sequence
+        return loaded.anchor
+
+    async def _read_history(self, book: Book, record: Record) -> None:
+        """Fold the history of a run of which no ledger is kept: a retry has brought it back."""
+        book.reopening = True
+        while self._books.get(book.run_id) is book:
+            try:
+                history = await History.read(self._connection, self._names, record)
+            except Exception as error:  # noqa: BLE001  # one run that cannot be read must not stop all others
+                log.warning("a history could not be read yet", extra={"run": book.run_id, "error": str(error)})
+                await asyncio.sleep(LOOK)
+            else:
+                book.open(history.ledger)
+                self._ending.look_at(book)
+                return
+
+    # --- the fold ----------------------------------------------------------------------------------
+
+    async def _fold(self, events: Reader) -> None:
+        async for batch in events:
+            if events.generation:
+                raise RuntimeError("the event stream lost its tail; counts are folded anew")
+            changed: dict[str, Book] = {}
+            for stored in batch:
+                run_id = self._names.run_of_event(stored.subject)
+                if self._books.has_ended(run_id):
+                    continue
+                book = self._books.of(run_id)
+                try:
+                    book.take(decode_event(stored.data), stored.sequence, stored.time)
+                except Exception as error:  # noqa: BLE001  # one absurd event must not stop the counting of all runs
+                    log.error(
+                        "an event that cannot be read is ignored", extra={"seq": stored.sequence, "error": str(error)}
+                    )
+                changed[run_id] = book
+            self._last = batch[-1]
+            self._writer.touch(changed)
+            now = time.monotonic()
+            for book in changed.values():
+                book.moved_at = now
+                self._ending.look_at(book)
+            await self._reached(batch[-1].sequence)
+
+    async def _caught_up(self, reader: Reader, end: int) -> None:
+        """What was stored before the reader's start is of no run that matters: it counts as folded."""
+        await reader.caught_up.wait()
+        await self._reached(end)
+
+    async def _reached(self, sequence: int) -> None:
+        async with self._progress:
+            self._folded = max(self._folded, sequence)
+            self._progress.notify_all()
+
+    async def _fold_to(self, sequence: int | None = None) -> None:
+        """Return when the event of this sequence has been folded; without one, everything that is stored now."""
+        end = await last_sequence(self._connection, self._names.events_stream) if sequence is None else sequence
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._folded >= end)
+        if self._events is not None:
+            await self._events.sure.wait()  # after an outage, it may be that what was folded is not there any more
+
+    # --- what time alone changes -------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """See to what no event announces: workers that die, runs that stand still."""
+        while True:
+            await asyncio.sleep(min(LOOK, self._settings.beat))
+            now = time.monotonic()
+            for book in self._books:
+                if book.live:
+                    self._ending.look_at(book)
+                    if book.shown_running:
+                        self._writer.touch([book.run_id])
+                    if self._recovery.due(book, now):
+                        self._group.create_task(self._repair(book))
+                elif book.record is None and now - book.moved_at > UNKNOWN:
+                    book.moved_at = now
+                    self._group.create_task(self._look_up(book))
+            self._ending.heard()
+
+    async def _repair(self, book: Book) -> None:
+        book.moved_at = time.monotonic()  # look again only after as long a time
+        async with self._repairs:
+            try:
+                moved_at = book.moved_at
+                await self._fold_to()
+                if book.live and book.moved_at == moved_at:
+                    await self._recovery.repair(book)
+            except Exception as error:  # noqa: BLE001  # one run that cannot be repaired must not stop all others
+                log.warning("a run could not be repaired", extra={"run": book.run_id, "error": str(error)})
+
+    async def _look_up(self, book: Book) -> None:
+        """Forget a run that has no record; if it has one, that must have been missed."""
+        try:
+            entry = await self._records.get(run_key(book.run_id), leader=True)
+        except CorralError as error:
+            log.warning("a record could not be looked up", extra={"run": book.run_id, "error": str(error)})
+            return
+        if entry is None:
+            if book.record is None:
+                self._books.forget(book.run_id)
+        else:
+            self._on_record(book.run_id, entry.value, entry.revision, gone=False)
+
+    async def _look_for_stranded(self) -> None:
+        """Find messages that the server has forgotten."""
+        while True:
+            await asyncio.sleep(self._settings.ack_wait / 3)
+            try:
+                await self._stranded.look()
+            except CorralError as error:
+                log.warning("the queue could not be looked at", extra={"error": str(error)})
+
+    # --- checkpoints -------------------------------------------------------------------------------
+
+    async def _save(self) -> None:
+        """Leave to the next bookkeeper what was folded."""
+        saved = 0
+        while True:
+            await asyncio.sleep(self._settings.checkpoint_interval)
+            if self._last is None or self._last.sequence == saved:
+                continue
+            anchor = Anchor.of(self._last)
+            # A run that is not known yet, and has events before the anchor, would be taken for one without.
+            unknown = [book for book in self._books if book.record is None and book.held]
+            while any(self._books.get(book.run_id) is book and book.record is None for book in unknown):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK / 10)  # rare, and nobody waits for it
+            try:
+                await self._checkpoints.save(self._books, anchor)
+            except CorralError as error:
+                log.warning("a checkpoint was not written", extra={"error": str(error)})
+            else:
+                saved = anchor.sequence
