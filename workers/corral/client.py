@@ -13,13 +13,14 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
 from corral.errors import CorralError, EventsExpired
-from corral.events import AnyEvent, Failed, Range, Receipt, Reopened, decode_event
+from corral.events import AnyEvent, Failed, Range, Receipt, Reopened, RunEnded, decode_event
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.reader import Reader, Since, Stored
 from corral.jetstream.streams import ensure
@@ -230,30 +231,51 @@ class Client:
             raise EventsExpired(run_id)
 
     async def events(self, run_id: str, *, follow: bool = False) -> AsyncIterator[StoredEvent]:
-        """The run's events as they were stored; with `follow` also those to come, up to the run's end.
+        """The run's events as they were stored; with `follow` also those to come, until the run has ended.
+
+        The end of a round is not the run's if a retry has begun another one meanwhile. Of a run that has ended, all
+        that is stored.
 
         Raises:
             RunNotFound: there is no such run.
-            EventsExpired: the run had events, and they are gone.
+            EventsExpired: the run had events, and they are gone; with `follow` also if its end is among them.
         """
-        record = await self.operations.record(run_id)
+        record = await self.operations.record(run_id, leader=follow)
+        if follow and record.live:
+            async for stored in self._events_to_come(run_id):
+                yield stored
+            return
+        found = ended = False
         reader = self._event_reader(self.operations.names.run_events(run_id), 1)
-        found = False
         try:
-            if not follow:
-                for stored in self._decode(await reader.read_all()):
-                    found = True
-                    yield stored
-            else:
-                async for batch in reader:
-                    for stored in self._decode(batch):
-                        yield stored
-                        if stored.event.__struct_config__.tag == "run-ended":
-                            return
+            for stored in self._decode(await reader.read_all()):
+                found, ended = True, ended or _ends(stored.event, record.round)
+                yield stored
         finally:
             await reader.close()
-        if not found and record.seq:
+        if (record.seq and not found) or (follow and not ended):
             raise EventsExpired(run_id)
+
+    async def _events_to_come(self, run_id: str) -> AsyncIterator[StoredEvent]:
+        """All events of a live run, the last one the `RunEnded` after which its record became final."""
+        reader = self._event_reader(self.operations.names.run_events(run_id), 1)
+        try:
+            async for batch in reader:
+                for stored in self._decode(batch):
+                    yield stored
+                    if isinstance(stored.event, RunEnded) and await self._over(run_id, stored.event.round):
+                        return
+        finally:
+            await reader.close()
+
+    async def _over(self, run_id: str, round: int) -> bool:
+        """Whether the run is over with the end of this round, once that is known."""
+        async with aclosing(self.operations.watch_record(run_id)) as records:
+            async for record in records:
+                # A retry that is refused its unique key leaves the run as it had ended.
+                if record.round > round and record.state != "reopening":
+                    return False
+        return True
 
     async def topics(self) -> list[TopicStatus]:
         """Every topic that has messages or workers."""
@@ -392,6 +414,10 @@ class Client:
             except msgspec.DecodeError:
                 continue  # of a newer version, or not one of ours
         return out
+
+
+def _ends(event: AnyEvent, round: int) -> bool:
+    return isinstance(event, RunEnded) and event.round == round
 
 
 def _is_back(failed: Failed, back: list[tuple[int, int, list[Range]]]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -135,7 +135,7 @@ class Operations:
         async for record in self.watch_record(run_id):
             yield status_of(record)
 
-    async def watch_record(self, run_id: str) -> AsyncIterator[Record]:
+    async def watch_record(self, run_id: str) -> AsyncGenerator[Record]:
         """The run's record, and each new one; stops after the final one, or when it expires."""
         await self.record(run_id)
         reader = self.records.watch(run_key(run_id))

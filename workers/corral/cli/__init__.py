@@ -1,7 +1,7 @@
 """The command line: `corral COMMAND`. One file for each group of commands.
 
     demo.py   demo              look.py   runs show errors events topics workers
-    serve.py  up server pool    act.py    interrupt
+    serve.py  up server pool    act.py    interrupt retry
     tui.py    tui               prove.py  verify env
     start.py  start
 
@@ -35,6 +35,7 @@ _COMMANDS = (
     look.topics,
     look.workers,
     act.interrupt,
+    act.retry,
     prove.verify,
     prove.env,
 )

@@ -1,25 +1,33 @@
-"""`corral interrupt`."""
+"""`corral interrupt` and `corral retry`."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import typer
 
 from corral.cli import exits
 from corral.cli.commands import command
-from corral.cli.options import Json, Namespace, Server, Timeout
-from corral.cli.output import duration, note, say, write_json
+from corral.cli.options import Json, KillAfter, Namespace, RunName, Server, Timeout
+from corral.cli.output import duration, note, plural, refusal, say, write_json
 from corral.cli.progress import warned_if_unserved
 from corral.cli.session import at_most, connected, run
+from corral.cli.waiting import wait_for_end
 from corral.client import Client, Run
+from corral.errors import DuplicateRun, EventsExpired, NoServer, Unconfirmed
 from corral.events import Receipt
 from corral.subjects import check_key
+
+_PATIENCE = 3.0
+"""Seconds after which it is said what an interrupt waits for."""
 
 
 @command(
     "corral interrupt last --wait                        # returns when everything has stopped, with the receipt",
+    "corral interrupt last --wait --kill-after 10        # threads that do not stop by then go with their worker",
     'corral interrupt 7f3k 9qxm --reason "wrong input"',
     "corral interrupt --unique Product/7 --wait --json",
 )
@@ -36,6 +44,7 @@ def interrupt(
         str | None, typer.Option("--reason", metavar="TEXT", help="Stored with the order, for others to read.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until everything has stopped; then print the receipt.")] = False,
+    kill_after: KillAfter = None,
     timeout: Timeout = None,
     server: Server = None,
     namespace: Namespace = None,
@@ -46,6 +55,9 @@ def interrupt(
     What is queued is removed, what is running is cancelled. A run that has ended already is left as it is, and that
     is no error. The receipt says how many tasks were removed from the queue, were stopped while they ran, were killed
     with their process, or had finished first.
+
+    A thread cannot be cancelled: a plain function goes on until it looks at its context, or returns. With --kill-after
+    its worker process is replaced then; what else that one was doing is done by others.
     """
     if not names and unique is None:
         raise typer.BadParameter("which one? Give a run or --unique KEY", param_hint="RUN")
@@ -59,8 +71,11 @@ def interrupt(
             async with (
                 at_most(timeout, lambda: f"not everything has stopped in {_listed(targets)}. The order stands"),
                 warned_if_unserved(client),
+                _told_what_runs(targets, patience=_PATIENCE + (kill_after or 0)),
             ):
-                done = await asyncio.gather(*(_interrupt(client, each, reason, wait=wait) for each in targets))
+                done = await asyncio.gather(
+                    *(_interrupt(client, each, reason, wait=wait, kill_after=kill_after) for each in targets)
+                )
             if json:
                 # A list only where one was asked for.
                 write_json(done if len(names or []) + (key is not None) > 1 else next(iter(done), None))
@@ -84,11 +99,33 @@ async def _targets(client: Client, names: list[str], key: str | None) -> list[Ru
     return list(found.values())
 
 
-async def _interrupt(client: Client, target: Run, reason: str | None, *, wait: bool) -> dict[str, Any]:
+@asynccontextmanager
+async def _told_what_runs(targets: Sequence[Run], *, patience: float) -> AsyncIterator[None]:
+    """Say it, once, if what is inside waits for tasks that do not stop."""
+    watching = asyncio.create_task(_tell_what_runs(targets, patience))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching})
+
+
+async def _tell_what_runs(targets: Sequence[Run], patience: float) -> None:
+    await asyncio.sleep(patience)
+    for target in targets:
+        status = await target.status()
+        if not status.ended and (running := status.running or int(status.root == "running")):
+            note(f"{plural(running, 'task')} of run {target.id} still {'runs' if running == 1 else 'run'}.")
+            note("What is executed in a thread stops only by itself, or with its worker: --kill-after S replaces that.")
+
+
+async def _interrupt(
+    client: Client, target: Run, reason: str | None, *, wait: bool, kill_after: float | None
+) -> dict[str, Any]:
     before = await target.status()
     if before.ended:
         note(f"Run {target.id} has ended already: {before.status}.")
-    receipt = await client.interrupt(target.id, reason=reason, wait=wait)
+    receipt = await client.interrupt(target.id, reason=reason, wait=wait, kill_after=kill_after)
     if wait:
         return _receipt_fields(target.id, receipt or Receipt())
     if not before.ended:
@@ -117,3 +154,67 @@ def _receipt_line(receipt: dict[str, Any]) -> str:
 
 def _listed(targets: list[Run]) -> str:
     return ", ".join(each.id for each in targets) or "no run"
+
+
+@command(
+    "corral retry last                                   # what failed or was interrupted; the rest stays done",
+    "corral retry 7f3k --wait --timeout 600              # exit 0, 1 (errors), 5 (interrupted), 6 (timeout)",
+    "corral retry last --json | jq .brought_back",
+)
+def retry(
+    name: RunName,
+    *,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until the run has ended again: exit 0 success, 1 errors, 5 interrupted.")
+    ] = False,
+    timeout: Timeout = None,
+    server: Server = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """Bring back what ended as error or was interrupted, in the same run.
+
+    What has succeeded stays done. Errors come back with the message that they had; what an interrupt removed is sent
+    again by the tasks that had sent it, which must send the same as before. A run with a unique key needs that key:
+    exit 3 if another run holds it now.
+    """
+    if timeout is not None and not wait:
+        raise typer.BadParameter("it goes with --wait", param_hint="--timeout")
+
+    async def work() -> int:
+        async with connected(server, namespace) as client:
+            found = await client.find(name)
+            brought_back = await _retry(found, json=json)
+            if not json:
+                say(f"{found.id}: {_brought_back_text(brought_back)}")
+            elif not wait:
+                status = (await found.status()).status
+                write_json({"run": found.id, "brought_back": brought_back, "status": status})
+            return await wait_for_end(client, found, timeout, json=json) if wait else exits.DONE
+
+    return run(work())
+
+
+async def _retry(target: Run, *, json: bool) -> int:
+    look = f"`corral show {target.id}` says how it stands; the same command again does no harm."
+    try:
+        return await target.retry()
+    except DuplicateRun as held:
+        if json:
+            write_json(refusal(held))
+        raise
+    except EventsExpired as error:
+        error.add_note("So it is not known what to bring back: `corral start` starts a new run.")
+        raise
+    except NoServer as error:
+        # The connection was there at first: some of the retry may have been done.
+        unconfirmed = Unconfirmed(f"the retry of run {target.id} ({error})")
+        unconfirmed.add_note(look)
+        raise unconfirmed from error
+    except asyncio.CancelledError:
+        note(f"It is not known whether run {target.id} is retried. {look}")
+        raise
+
+
+def _brought_back_text(count: int) -> str:
+    return f"{plural(count, 'task')} brought back" if count else "nothing to bring back, everything has succeeded"

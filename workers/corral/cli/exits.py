@@ -58,11 +58,7 @@ def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for
     match error:
         case errors.DuplicateRun(run_id=holder):
             return Explained(
-                REFUSED,
-                [
-                    f"`corral show {holder}` looks at that run, `corral interrupt {holder}` stops it.",
-                    "--on-duplicate join takes that run for this one; replace stops it, and then starts.",
-                ],
+                REFUSED, [f"`corral show {holder}` looks at that run, `corral interrupt {holder}` stops it."]
             )
         case errors.NoServer() | errors.PermissionDenied() | errors.NoResponder() | errors.ApiError():
             return Explained(NO_SERVER, _about_server(error))
@@ -70,12 +66,8 @@ def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for
             return Explained(NO_SERVER, _about_server(error))
         case errors.Unconfirmed() | errors.EventsExpired() | TimedOut():
             return Explained(UNKNOWN)
-        case errors.RunNotFound():
-            return Explained(
-                WRONG, ["`corral runs` lists the runs. Is it the right server and namespace? `corral env` says."]
-            )
-        case errors.AmbiguousRun():
-            return Explained(WRONG, ["Give more of the id."])
+        case errors.RunNotFound() | errors.AmbiguousRun() | errors.NotEnded():
+            return Explained(WRONG, _about_run(error))
         case errors.AlreadyRunning():
             return Explained(WRONG, ["All other commands find it by themselves: there is nothing to start."])
         case errors.AppNotFound():
@@ -88,6 +80,18 @@ def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for
             return Explained(WRONG)
         case _:
             return None
+
+
+def _about_run(error: CorralError) -> Sequence[str]:
+    match error:
+        case errors.RunNotFound():
+            return ["`corral runs` lists the runs. Is it the right server and namespace? `corral env` says."]
+        case errors.AmbiguousRun():
+            return ["Give more of the id."]
+        case errors.NotEnded(run_id=live):
+            return [f"`corral show {live} --follow` waits for its end, `corral interrupt {live} --wait` stops it."]
+        case _:
+            return []
 
 
 def _about_server(error: CorralError) -> Sequence[str]:  # noqa: PLR0911  # one for each kind

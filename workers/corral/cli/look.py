@@ -21,8 +21,7 @@ from corral.cli.progress import (
 )
 from corral.cli.session import at_most, connected, run, thinned
 from corral.client import Client, Run
-from corral.errors import EventsExpired, RunNotFound
-from corral.events import RunEnded
+from corral.errors import RunNotFound
 from corral.runs import TaskError
 from corral.subjects import check_topic
 
@@ -216,18 +215,12 @@ def events(
 
 async def _follow_events(client: Client, found: Run, timeout: float | None, *, json: bool) -> int:
     async with at_most(timeout, lambda: f"run {found.id} has not ended"):
-        if (await found.status()).ended and not await _has_end(client, found.id):
-            raise EventsExpired(found.id)  # or this would wait for ever
         async for stored in client.events(found.id, follow=True):
             if json:
                 write_json_line(event_fields(stored))
             else:
                 say(event_line(stored))
         return exits.code_of(await found.wait())
-
-
-async def _has_end(client: Client, run_id: str) -> bool:
-    return any([isinstance(stored.event, RunEnded) async for stored in client.events(run_id)])
 
 
 @command("corral topics", "corral topics --json | jq -r '.[] | select(.workers == 0 and .pending > 0) | .topic'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated
 
@@ -27,6 +28,13 @@ class OnDuplicateName(StrEnum):
     REPLACE = "replace"
 
 
+def _a_number(seconds: float | None) -> float | None:
+    """Refuse what is a number only by name."""
+    if seconds is not None and not math.isfinite(seconds):
+        raise typer.BadParameter(f"{seconds} is no number of seconds")
+    return seconds
+
+
 Server = Annotated[
     str | None,
     typer.Option(
@@ -49,7 +57,23 @@ Json = Annotated[bool, typer.Option("--json", help="Write JSON to standard outpu
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="An id, its first characters, or 'last'.")]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="S", min=0, help="Seconds to wait at most; then the exit code is 6."),
+    typer.Option(
+        "--timeout",
+        metavar="S",
+        min=0,
+        callback=_a_number,
+        help="Seconds to wait at most; then the exit code is 6.",
+    ),
+]
+KillAfter = Annotated[
+    float | None,
+    typer.Option(
+        "--kill-after",
+        metavar="S",
+        min=0,
+        callback=_a_number,
+        help="Replace workers in which something still runs after so many seconds.",
+    ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many.")]
 App = Annotated[str, typer.Argument(metavar="APP", help="The processors: module, module:attribute or file.py.")]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from corral.errors import DuplicateRun
 from corral.runs import plain
 
 Cell = str | int
@@ -37,6 +38,11 @@ def write_json(value: object) -> None:
 def write_json_line(value: object) -> None:
     """One of many JSON documents, each a line."""
     _write(msgspec.json.encode(plain(value)))
+
+
+def refusal(held: DuplicateRun) -> dict[str, str]:
+    """For programs: which run holds the unique key."""
+    return {"error": "duplicate_run", "unique": held.key, "run": held.run_id}
 
 
 def _write(text: bytes) -> None:

@@ -11,12 +11,13 @@ from corral.cli import exits
 from corral.cli.commands import command
 from corral.cli.messages import read_message
 from corral.cli.options import Json, Namespace, OnDuplicateName, Server, Timeout
-from corral.cli.output import note, say, write_json
-from corral.cli.progress import LiveLine, run_line, warned_if_unserved
+from corral.cli.output import note, refusal, say, write_json
+from corral.cli.progress import warned_if_unserved
 from corral.cli.session import at_most, connected, run
+from corral.cli.waiting import wait_for_end
 from corral.client import Client, Run
 from corral.errors import DuplicateRun, NoServer, Unconfirmed
-from corral.runs import RunStatus, status_of
+from corral.runs import status_of
 from corral.subjects import check_run_id, check_topic
 from corral.system import new_run_id
 
@@ -82,7 +83,8 @@ def start(
                     started = await _start(client, topic, body, unique=unique, on_duplicate=on_duplicate, run_id=run_id)
             except DuplicateRun as held:
                 if json:
-                    write_json({"error": "duplicate_run", "unique": held.key, "run": held.run_id})
+                    write_json(refusal(held))
+                held.add_note("--on-duplicate join takes that run for this one; replace stops it, and then starts.")
                 raise
             if not json:
                 say(started.id)
@@ -90,7 +92,7 @@ def start(
                 write_json(status_of(await client.operations.record(started.id, leader=True)))
             if not wait:
                 return exits.DONE
-            return await _wait(client, started, timeout, json=json)
+            return await wait_for_end(client, started, timeout, json=json)
 
     return run(work())
 
@@ -112,27 +114,3 @@ async def _start(
     except asyncio.CancelledError:
         note(f"It is not known whether run {run_id} was started. {again}")
         raise
-
-
-async def _wait(client: Client, started: Run, timeout: float | None, *, json: bool) -> int:
-    last: RunStatus | None = None
-    line = LiveLine()
-    try:
-        async with (
-            at_most(timeout, lambda: f"run {started.id} has not ended"),
-            warned_if_unserved(client, (await started.status()).topic),
-        ):
-            async for last in started.watch():
-                line.show(run_line(last))
-    except asyncio.CancelledError:
-        line.clear()
-        note(f"Run {started.id} goes on: `corral interrupt {started.id}` stops it.")
-        raise
-    finally:
-        line.clear()
-        if json and last is not None:
-            write_json(last)
-    if last is None or not last.ended:
-        raise Unconfirmed(f"the end of run {started.id}: its record is gone")
-    note(f"Run {last.id} {run_line(last)}.")
-    return exits.code_of(last)
