@@ -38,6 +38,8 @@ class PlainSource:
         self.looks: list[str | None] = []
         self.interrupted: list[str] = []
         self.answer: asyncio.Future[Receipt | None] | None = None
+        self.retried: list[str] = []
+        self.brought_back: asyncio.Future[int] | None = None
         self.stopped = False
 
     @property
@@ -58,6 +60,11 @@ class PlainSource:
         self.interrupted.append(run_id)
         self.answer = asyncio.get_running_loop().create_future()
         return await self.answer
+
+    async def retry(self, run_id: str) -> int:
+        self.retried.append(run_id)
+        self.brought_back = asyncio.get_running_loop().create_future()
+        return await self.brought_back
 
 
 def record(run_id: str, topic: str = "reindex", **fields: object) -> Record:

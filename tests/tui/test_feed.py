@@ -16,6 +16,7 @@ from corral_tui.fold import Detail
 from corral_tui.state import State
 from corral_tui.values import RunView
 from tests.servers import ServerProcess
+from tests.system.apps.again import Family, keyed
 from tests.system.apps.fanout import DISPATCH, Many
 from tests.system.pools import System
 from tests.system.stage import within
@@ -157,6 +158,28 @@ async def test_an_interrupt_is_carried_out_and_its_receipt_shown(system: System)
         await asyncio.to_thread(feed.stop)
     status = (await system.audit(run)).status
     assert status.status == "interrupted"
+
+
+async def test_a_retry_is_carried_out_and_the_run_ends_once_more(system: System) -> None:
+    await system.pool("again")
+    client = await system.client()
+    run = await client.start(keyed, Family(1))
+    (await system.stage.arrival("keyed")).answer("fail")
+    assert (await system.audit(run)).status.status == "failed"
+    feed = Feed(system.url, system.settings.namespace)
+    app = SignallingDashboard(feed)
+    try:
+        async with app.run_test(size=(120, 40)) as pilot:
+            await app.until(lambda text: run.id[:8] in text and "✗" in text, "the failed run in the list")
+            await pilot.press("r")
+            await app.until(lambda text: "brings back 1 error; 0 stay done" in text, "the question")
+            await pilot.press("y")
+            await app.until(lambda text: "1 task brought back" in text and "▶" in text, "the run under way again")
+            (await system.stage.arrival("keyed")).answer()
+            await app.until(lambda text: "✓" in text and "▶" not in text, "its success")
+    finally:
+        await asyncio.to_thread(feed.stop)
+    assert (await system.audit(run)).status.status == "success"
 
 
 class SignallingDashboard(Dashboard):

@@ -1,4 +1,4 @@
-"""A run in depth, the workers, help, orders, and how the dashboard is left."""
+"""A run in depth, the workers, help, and how the dashboard is left."""
 
 import asyncio
 
@@ -7,12 +7,11 @@ import pytest
 
 from corral import events
 from corral.errors import Unconfirmed
-from corral.events import Receipt
 from corral_tui.screens.run import RunScreen
 from corral_tui.widgets.pane import Pane
 from corral_tui.widgets.table import Table
 from tests.tui.drawn import dashboard
-from tests.tui.scenes import NOW, PlainSource, beat, busy_state, final, look_into
+from tests.tui.scenes import NOW, PlainSource, beat, busy_state, look_into
 
 BIG = "7qk2mzt4w9ha"
 
@@ -143,91 +142,6 @@ async def test_workers_are_listed_and_a_silent_one_stands_out() -> None:
         assert stage.line_with("7qk2mzt4")
 
 
-# --- the interrupt ------------------------------------------------------------------------------------
-
-
-async def test_an_interrupt_names_its_impact_and_its_default_is_no() -> None:
-    async with dashboard(PlainSource(busy_state())) as stage:
-        await stage.press("j", "j", "i")
-        assert f"Interrupt reindex {BIG}?" in stage.text()
-        assert "removes 371,256 queued, stops 560 running; 628,184 stay done" in stage.text()
-        assert "[ No ]" in stage.text()
-        await stage.press("enter")
-        assert stage.source.interrupted == []
-        assert "Interrupt reindex" not in stage.text()
-
-
-@pytest.mark.parametrize("keys", [["escape"], ["n"], ["q"], ["right", "left", "enter"], ["tab", "escape"]])
-async def test_no_is_no_however_it_is_said(keys: list[str]) -> None:
-    async with dashboard(PlainSource(busy_state())) as stage:
-        await stage.press("j", "j", "i", *keys)
-        assert stage.source.interrupted == []
-        assert stage.app.is_running
-        assert stage.line_with("7qk2mzt4")
-
-
-@pytest.mark.parametrize("keys", [["y"], ["right", "enter"], ["tab", "enter"]])
-async def test_yes_interrupts_and_shows_progress_and_the_receipt(keys: list[str]) -> None:
-    async with dashboard(PlainSource(busy_state())) as stage:
-        await stage.press("j", "j", "i", *keys)
-        assert stage.source.interrupted == [BIG]
-        await stage.tick(0.4)
-        assert f"■ reindex {BIG}  stopping for 400 ms, 560 still run" in stage.text()
-        assert stage.source.answer is not None
-        stage.source.answer.set_result(Receipt(removed=371_204, stopped=609, finished_first=3, seconds=0.084))
-        await stage.pilot.pause()
-        await stage.tick()
-        assert "stopped in 84 ms: 371,204 removed, 609 stopped, 3 finished first" in stage.text()
-        await stage.tick(60)
-        assert "stopped in 84 ms" not in stage.text()
-
-
-async def test_an_interrupt_that_is_not_confirmed_says_so() -> None:
-    async with dashboard(PlainSource(busy_state())) as stage:
-        await stage.press("j", "j", "i", "y")
-        assert stage.source.answer is not None
-        stage.source.answer.set_exception(Unconfirmed("the interrupt of run x"))
-        await stage.pilot.pause()
-        await stage.tick()
-        assert "✗ reindex" in stage.line_with("not known whether this happened")
-
-
-async def test_a_run_that_has_ended_is_not_asked_about() -> None:
-    async with dashboard(PlainSource(busy_state())) as stage:
-        await stage.press("G", "i")
-        await stage.tick()
-        assert "had ended already" in stage.text()
-        assert stage.source.interrupted == []
-
-
-async def test_a_run_that_ends_takes_its_key_from_the_foot() -> None:
-    async with dashboard(opened(), run_id=BIG) as stage:
-        assert "i interrupt" in stage.lines()[-1]
-        stage.source.state.put_record(final(BIG, "reindex", ago=0, took=20, success=10))
-        await stage.tick()
-        await stage.tick()
-        assert "i interrupt" not in stage.lines()[-1]
-
-
-async def test_a_run_that_was_stopped_says_by_whom_and_how() -> None:
-    source = opened()
-    ended = final(BIG, "reindex", ago=5, took=20, success=7, interrupted=3)
-    receipt = Receipt(removed=2, stopped=1, seconds=0.084)
-    source.state.put_record(msgspec.structs.replace(ended, interrupted_by="ana@ws1", receipt=receipt))
-    async with dashboard(source, run_id=BIG) as stage:
-        said = stage.line_with("stopped in 84 ms: 2 removed, 1 stopped, 0 finished first")
-        assert said.endswith("by ana@ws1")
-
-
-async def test_read_only_hides_what_changes_anything() -> None:
-    async with dashboard(PlainSource(busy_state()), read_only=True) as stage:
-        assert "interrupt" not in stage.lines()[-1]
-        await stage.press("j", "j", "i")
-        assert "Interrupt" not in stage.text()
-        await stage.press("question_mark")
-        assert "interrupt " not in stage.text().replace("interrupting", "").replace("interrupted", "")
-
-
 # --- help and leaving ---------------------------------------------------------------------------------
 
 
@@ -243,6 +157,7 @@ async def test_help_lists_the_keys_that_work_here(size: tuple[int, int]) -> None
             "end G",
             "clear the filter",
             "interrupt",
+            "retry",
             "workers",
             "quit at once",
         ):

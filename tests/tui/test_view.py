@@ -212,6 +212,13 @@ def test_an_interrupt_names_its_impact_and_its_receipt() -> None:
     assert view.receipt_text(killed) == "stopped in 1 m 15 s: 1 removed, 2 stopped, 3 killed, 4 finished first"
 
 
+def test_a_retry_names_what_it_brings_back() -> None:
+    assert view.retry_text(run("failed", success=7, error=1)) == "brings back 1 error; 7 stay done"
+    assert view.retry_text(run("interrupted", interrupted=9)) == "brings back 9 interrupted; 0 stay done"
+    both = run("interrupted", success=4_000, error=1_234, interrupted=2)
+    assert view.retry_text(both) == "brings back 1,234 errors and 2 interrupted; 4,000 stay done"
+
+
 def test_a_queued_run_that_nobody_serves_says_so() -> None:
     waiting = run("queued", pending=1)
     assert "no worker serves reindex" in plain(view.run_note(waiting, served=False))

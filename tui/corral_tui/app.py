@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from textual.binding import Binding, BindingType
 from corral.errors import CorralError
 from corral_tui.orders import Order, order_line
 from corral_tui.screens.base import LiveScreen
-from corral_tui.screens.confirm import ConfirmInterrupt
+from corral_tui.screens.confirm import Confirm, ConfirmInterrupt, ConfirmRetry
 from corral_tui.screens.help import HelpScreen
 from corral_tui.screens.run import RunScreen
 from corral_tui.screens.runs import RunsScreen
@@ -87,11 +88,11 @@ class Dashboard(App[int], inherit_bindings=False):
             for screen in self._visible_screens():
                 screen.tick(self.now)
 
-    def _visible_screens(self) -> list[LiveScreen | ConfirmInterrupt]:
+    def _visible_screens(self) -> list[LiveScreen | Confirm]:
         """The screen on top, and below a dialogue the one that shines through."""
-        visible: list[LiveScreen | ConfirmInterrupt] = []
+        visible: list[LiveScreen | Confirm] = []
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, LiveScreen | ConfirmInterrupt):
+            if isinstance(screen, LiveScreen | Confirm):
                 visible.append(screen)
             if isinstance(screen, LiveScreen):
                 break
@@ -107,16 +108,43 @@ class Dashboard(App[int], inherit_bindings=False):
         if self.read_only or run is None:
             return
         if run.ended:
-            self._orders.append(Order(run_id, run.topic, self.now, ended_at=self.now))
-            self.tick()
+            self._say(Order("interrupt", run_id, run.topic, self.now, ended_at=self.now))
             return
         if not await self.push_screen_wait(ConfirmInterrupt(run_id)):
             return
-        order = Order(run_id, run.topic, self._clock())
+        order = Order("interrupt", run_id, run.topic, self._clock())
+        async with self._carried_out(order):
+            order.receipt = await self.source.interrupt(run_id)
+
+    @work
+    async def ask_retry(self, run_id: str) -> None:
+        """Ask, and bring back what of the run ended badly if the answer is yes."""
+        with self.source.lock:
+            run = self.source.state.run(run_id, self.now)
+        if self.read_only or run is None:
+            return
+        bad = run.counts.error + run.counts.interrupted
+        if not (run.ended and bad):
+            self._say(
+                Order("retry", run_id, run.topic, self.now, ended_at=self.now, brought_back=0 if run.ended else None)
+            )
+            return
+        if not await self.push_screen_wait(ConfirmRetry(run_id)):
+            return
+        order = Order("retry", run_id, run.topic, self._clock())
+        async with self._carried_out(order):
+            order.brought_back = await self.source.retry(run_id)
+
+    def _say(self, order: Order) -> None:
         self._orders.append(order)
         self.tick()
+
+    @asynccontextmanager
+    async def _carried_out(self, order: Order) -> AsyncIterator[None]:
+        """Show the order while what is inside carries it out, and then how that ended."""
+        self._say(order)
         try:
-            order.receipt = await self.source.interrupt(run_id)
+            yield
         except CorralError as error:
             order.problem = str(error)
         finally:
@@ -124,9 +152,9 @@ class Dashboard(App[int], inherit_bindings=False):
         self.tick()
 
     def notice(self, now: float, *, without: str | None = None) -> Line:
-        """The last order that is worth a line, without what went well of one run. The state's lock is held."""
+        """The last order that is worth a line; of one run without the interrupts that went well. The lock is held."""
         self._orders = [order for order in self._orders if not order.expired(now)]
-        shown = [order for order in self._orders if order.run_id != without or order.problem]
+        shown = [order for order in self._orders if order.run_id != without or order.kind == "retry" or order.problem]
         if not shown:
             return ()
         order = shown[-1]

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from corral.client import Client, StoredEvent
@@ -24,6 +25,8 @@ from corral.runs import Beat
 from corral_tui.fold import Detail
 from corral_tui.state import State
 from corral_tui.values import Link, Phase
+
+T = TypeVar("T")
 
 MARGIN = 60.0
 """Seconds before the oldest live run from which on events are read: clocks differ."""
@@ -71,11 +74,17 @@ class Feed:
         self._call(self._look)
 
     async def interrupt(self, run_id: str) -> Receipt | None:
+        return await self._ordered(lambda client: client.interrupt(run_id, wait=True))
+
+    async def retry(self, run_id: str) -> int:
+        return await self._ordered(lambda client: client.run(run_id).retry())
+
+    async def _ordered(self, order: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+        """What the client makes of an order, in its own thread."""
         client, loop = self._client, self._loop
         if client is None or loop is None:
             raise CorralError("not connected yet")
-        order = asyncio.run_coroutine_threadsafe(client.interrupt(run_id, wait=True), loop)
-        return await asyncio.wrap_future(order)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(order(client), loop))
 
     def _call(self, what: Callable[[], object]) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from corral.events import Receipt
 from corral_tui import figures
@@ -16,13 +17,17 @@ SHOWN = 30.0
 
 @dataclass(slots=True)
 class Order:
-    """One interrupt. Times are seconds since the epoch."""
+    """One interrupt or retry. Times are seconds since the epoch."""
 
+    kind: Literal["interrupt", "retry"]
     run_id: str
     topic: str
     asked_at: float
     ended_at: float | None = None
     receipt: Receipt | None = None
+    """What an interrupt did; None if the run had ended."""
+    brought_back: int | None = None
+    """Tasks that a retry has brought back; None if the run had not ended."""
     problem: str = ""
 
     def expired(self, now: float) -> bool:
@@ -31,12 +36,26 @@ class Order:
 
 def order_line(order: Order, run: RunView | None, now: float) -> Line:
     """How far it is, or how it ended: who confirmed it is the run itself."""
+    glyph = ("■ ", "interrupted") if order.kind == "interrupt" else ("↻ ", "running")
     name = line((f"{order.topic} ", "text"), (order.run_id, "accent"), ("  ", "text"))
     if order.problem:
         return (("✗ ", "error"), *name, (order.problem, "error"))
+    if order.kind == "retry":
+        said = _retry_text(order, now)
+        return (glyph if order.ended_at is None or order.brought_back else ("· ", "dim"), *name, (said, "text"))
     if order.ended_at is None:
         left = f", {figures.count(run.counts.running)} still run" if run else ""
-        return (("■ ", "interrupted"), *name, (f"stopping for {figures.long(now - order.asked_at)}{left}", "text"))
+        return (glyph, *name, (f"stopping for {figures.long(now - order.asked_at)}{left}", "text"))
     if order.receipt is None:
         return (("· ", "dim"), *name, ("had ended already", "text"))
-    return (("■ ", "interrupted"), *name, (receipt_text(order.receipt), "strong"))
+    return (glyph, *name, (receipt_text(order.receipt), "strong"))
+
+
+def _retry_text(order: Order, now: float) -> str:
+    if order.ended_at is None:
+        return f"bringing back for {figures.long(now - order.asked_at)}"
+    if order.brought_back is None:
+        return "has not ended: a retry is for what has; i interrupts it"
+    return (
+        f"{figures.plural(order.brought_back, 'task')} brought back" if order.brought_back else "nothing to bring back"
+    )

@@ -41,3 +41,11 @@ class Source(Protocol):
             CorralError: it is not known, or it was refused.
         """
         ...
+
+    async def retry(self, run_id: str) -> int:
+        """Bring back what of an ended run failed or was interrupted; how many tasks that are.
+
+        Raises:
+            CorralError: it is not known, or it was refused.
+        """
+        ...

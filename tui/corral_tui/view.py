@@ -189,7 +189,7 @@ def _trace_role(text: str) -> str:
     return "text" if text.startswith("    ") else "error"
 
 
-# --- the interrupt ----------------------------------------------------------------------------------
+# --- orders -----------------------------------------------------------------------------------------
 
 
 def impact_text(run: RunView) -> str:
@@ -208,6 +208,14 @@ def receipt_text(receipt: Receipt) -> str:
         f"stopped in {figures.long(receipt.seconds)}: {figures.count(receipt.removed)} removed,"
         f" {figures.count(receipt.stopped)} stopped{killed}, {figures.count(receipt.finished_first)} finished first"
     )
+
+
+def retry_text(run: RunView) -> str:
+    """What a retry would do now."""
+    counts = run.counts
+    bad = [figures.plural(counts.error, "error")] if counts.error else []
+    bad += [f"{figures.count(counts.interrupted)} interrupted"] if counts.interrupted else []
+    return f"brings back {' and '.join(bad) or 'nothing'}; {figures.count(counts.success)} stay done"
 
 
 # --- designed states --------------------------------------------------------------------------------

@@ -96,9 +96,14 @@ class LiveScreen(Screen[None], inherit_bindings=False):
         if run_id is not None:
             self.dashboard.ask_interrupt(run_id)
 
+    def action_retry(self) -> None:
+        run_id = self.chosen()
+        if run_id is not None:
+            self.dashboard.ask_retry(run_id)
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters
-        return not (action == "interrupt" and self.dashboard.read_only)
+        return not (action in ("interrupt", "retry") and self.dashboard.read_only)
 
     def run_view(self, run_id: str) -> RunView | None:
         """A run as it stands at the last tick; takes the lock, for rows that are drawn between ticks."""

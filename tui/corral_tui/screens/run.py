@@ -67,6 +67,7 @@ class RunScreen(LiveScreen):
         Binding("left,h", "next_tab(-1)", "previous tab", show=False),
         Binding("tab", "app.focus_next", "traceback", show=False),
         Binding("i", "interrupt", "interrupt"),
+        Binding("r", "retry", "retry"),
         Binding("w", "workers", "workers"),
     ]
     AUTO_FOCUS = "#topics"
@@ -224,7 +225,9 @@ class RunScreen(LiveScreen):
         return self.dashboard.notice(now, without=self.run_id)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return super().check_action(action, parameters) and not (action == "interrupt" and self._ended)
+        if action == ("interrupt" if self._ended else "retry"):
+            return False
+        return super().check_action(action, parameters)
 
     def chosen(self) -> str | None:
         return self.run_id

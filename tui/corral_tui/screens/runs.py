@@ -39,6 +39,7 @@ class RunsScreen(LiveScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "filter", key_display="/"),
         Binding("i", "interrupt", "interrupt"),
+        Binding("r", "retry", "retry"),
         Binding("w", "workers", "workers"),
         Binding("escape", "clear_filter", "clear the filter", show=False),
     ]
@@ -90,7 +91,7 @@ class RunsScreen(LiveScreen):
     # --- the filter ----------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if isinstance(self.focused, FilterBox) and action in ("filter", "interrupt", "workers"):
+        if isinstance(self.focused, FilterBox) and action in ("filter", "interrupt", "retry", "workers"):
             return False
         return super().check_action(action, parameters)
 
