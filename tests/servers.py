@@ -77,6 +77,16 @@ class ServerProcess:
         self.stop()
         self.start()
 
+    def remember(self) -> None:
+        """Keep a copy of everything that is stored; only while stopped."""
+        assert self._process is None
+        shutil.copytree(self.folder / "store", self.folder / "earlier")
+
+    def go_back(self) -> None:
+        """Lose everything that was stored since `remember`; only while stopped."""
+        self.wipe()
+        shutil.copytree(self.folder / "earlier", self.folder / "store")
+
     def wipe(self) -> None:
         """Lose everything that was stored; only while stopped."""
         assert self._process is None

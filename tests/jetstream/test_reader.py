@@ -14,7 +14,7 @@ from corral.errors import ApiError, CorralError, PermissionDenied
 from corral.jetstream import streams, topology
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
-from corral.jetstream.reader import LAST_PER_SUBJECT, NEW, Reader, Since, Stored
+from corral.jetstream.reader import LAST_PER_SUBJECT, NEW, Behind, Reader, Since, Stored
 from corral.settings import Settings
 from corral.subjects import Names
 from tests.jetstream.test_connection import break_for_good
@@ -98,6 +98,24 @@ async def test_reading_starts_at_a_time(connection: Connection, publisher: Publi
     start = Since((stored[5].time + stored[6].time) / 2)
     async with reading(Reader(connection, names.events_stream, start=start)) as reader:
         assert numbers(await reader.read_all()) == [6, 7, 8, 9]
+
+
+async def test_reading_starts_behind_what_was_read_before(
+    connection: Connection, publisher: Publisher, names: Names
+) -> None:
+    await fill(publisher, names.event("a", "x"), 0, 10)
+    async with reading(Reader(connection, names.events_stream)) as reader:
+        read = (await take(reader, 10))[6]
+    start = Behind(read.sequence, read.time)
+    async with reading(Reader(connection, names.events_stream, start=start)) as reader:
+        assert numbers(await take(reader, 3)) == [7, 8, 9]
+        assert (reader.generation, reader.sure.is_set()) == (0, True)
+    async with reading(Reader(connection, names.events_stream, start=Behind(10, 0.0))) as reader:
+        assert numbers(await take(reader, 10)) == list(range(10))
+        assert reader.generation == 1
+    async with reading(Reader(connection, names.events_stream, start=Behind(11, read.time))) as reader:
+        assert numbers(await take(reader, 10)) == list(range(10))
+        assert reader.generation == 1
 
 
 async def test_reading_starts_with_what_is_new(connection: Connection, publisher: Publisher, names: Names) -> None:

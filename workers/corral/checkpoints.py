@@ -29,7 +29,7 @@ from corral.jetstream import direct
 from corral.jetstream.connection import Connection
 from corral.jetstream.direct import Stored
 from corral.jetstream.records import Entry, Records
-from corral.jetstream.topology import first_sequence
+from corral.jetstream.topology import last_sequence
 from corral.ledger import Ledger
 from corral.runs import Record
 from corral.snapshot import freeze, thaw
@@ -38,7 +38,7 @@ from corral.subjects import LEDGER_ANCHOR_KEY, LEDGER_KEYS, Names, ledger_key, l
 log = logging.getLogger(__name__)
 
 _VERSION = 1
-_PART = 512 * 1024
+PART = 512 * 1024
 """Bytes of a ledger that are written under one key."""
 _AT_ONCE = 200
 _SAME_TIME = 1e-5
@@ -113,7 +113,7 @@ class Checkpoints:
         self._names = names
         self._saved: dict[str, _Saved] = {}
         self._anchor_revision = 0
-        self._part = min(_PART, connection.max_payload // 2)
+        self._part = min(PART, connection.max_payload // 2)
 
     # --- loading -----------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Checkpoints:
         return loaded
 
     async def _sure_anchor(self, entry: Entry | None) -> Anchor | None:
-        """The anchor, if its event is still there, or has expired since."""
+        """The anchor, if its event is still there, or was removed on purpose."""
         if entry is None:
             return None
         try:
@@ -145,8 +145,9 @@ class Checkpoints:
         if anchor is not None and anchor.version == _VERSION:
             stream = self._names.events_stream
             stored = await direct.leader_get(self._connection, stream, {"seq": anchor.sequence})
-            expired = stored is None and await first_sequence(self._connection, stream) > anchor.sequence
-            if expired or (stored is not None and anchor.holds(stored)):
+            # A stream that has grown again has something there; one that has not may have expired, or been purged.
+            gone = stored is None and await last_sequence(self._connection, stream) >= anchor.sequence
+            if gone or (stored is not None and anchor.holds(stored)):
                 self._anchor_revision = entry.revision
                 return anchor
             log.warning("the event stream has lost its tail; all counts are folded anew")

@@ -67,12 +67,6 @@ async def last_sequence(connection: Connection, stream: str) -> int:
     return int(answer["state"]["last_seq"])
 
 
-async def first_sequence(connection: Connection, stream: str) -> int:
-    """The sequence of the stream's first message, as its leader says; one past the last if it is empty."""
-    answer = await connection.api(f"STREAM.INFO.{stream}")
-    return int(answer["state"]["first_seq"])
-
-
 async def consumers(connection: Connection, names: Names) -> dict[str, tuple[int, int, int]]:
     """Per topic that has a consumer: messages not yet delivered, delivered and not acknowledged, pulls that wait."""
     found: dict[str, tuple[int, int, int]] = {}
