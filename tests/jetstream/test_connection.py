@@ -19,7 +19,7 @@ from corral.errors import (
     TooLarge,
     Unconfirmed,
 )
-from corral.jetstream import link, subscription
+from corral.jetstream import link, wire
 from corral.jetstream.connection import Connection, Message
 from tests.servers import ServerProcess
 
@@ -384,7 +384,7 @@ async def test_a_connection_may_be_closed_while_its_client_is_replaced(
 
     def new_client() -> nats.aio.client.Client:
         replaced.set()
-        return subscription.new_client()
+        return wire.new_client()
 
     server = server_process()
     connection = await Connection.open([server.url], name="test")

@@ -15,10 +15,14 @@ import time
 from collections.abc import Callable
 from typing import assert_never
 
+import msgspec
+
 from corral import events
 from corral.errors import CorralError, TooLarge
 from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success
+from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
+from corral.jetstream.puller import ack_all
 from corral.job import Job
 from corral.subjects import Names
 
@@ -30,26 +34,31 @@ PAUSE = 1.0
 """Seconds between two tries to store an event that was refused or not confirmed."""
 
 
-class Result:
+class Result(msgspec.Struct, eq=False):
     """How a job went, until that is stored."""
 
-    __slots__ = ("duration", "job", "outcome", "sent", "settled", "wait")
-
-    def __init__(self, job: Job, outcome: Outcome, sent: events.SentList, duration: float, wait: float) -> None:
-        self.job = job
-        self.outcome = outcome
-        self.sent = sent
-        self.duration = duration
-        self.wait = wait
-        self.settled = False
+    job: Job
+    outcome: Outcome
+    sent: events.SentList = []
+    duration: float = 0.0
+    wait: float = 0.0
+    settled: bool = False
 
 
 class Committer:
     """Stores outcomes, and settles the messages. `settled` is called with every job that nothing is left to do for."""
 
-    def __init__(self, worker_id: str, names: Names, publisher: Publisher, settled: Callable[[Job], None]) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        names: Names,
+        connection: Connection,
+        publisher: Publisher,
+        settled: Callable[[Job], None],
+    ) -> None:
         self._worker_id = worker_id
         self._names = names
+        self._connection = connection
         self._publisher = publisher
         self._settled = settled
         self._waiting: dict[str, list[Result]] = {}
@@ -79,8 +88,7 @@ class Committer:
             while waiting := self._waiting.get(run_id):
                 group, self._waiting[run_id] = waiting[:GROUP], waiting[GROUP:]
                 await self._store(run_id, group)
-                for result in group:
-                    await self._settle(result)
+                await self._settle(group)
         except Exception:
             log.exception("outcomes could not be stored", extra={"run": run_id})
             # Let go of, unanswered: the messages come again after ack_wait, which is safer than to guess what was
@@ -117,13 +125,15 @@ class Committer:
                 self.refused_at = None
                 return
 
-    async def _settle(self, result: Result) -> None:
-        job, outcome = result.job, result.outcome
-        if isinstance(outcome, Again):
-            await job.delivery.nak(outcome.delay)
-        else:
-            await job.delivery.ack()
-        self._let_go(result)
+    async def _settle(self, group: list[Result]) -> None:
+        again = [(result, outcome) for result in group if isinstance(outcome := result.outcome, Again)]
+        for result, outcome in again:
+            await result.job.delivery.nak(outcome.delay)
+            self._let_go(result)
+        over = [result for result in group if not result.settled]
+        await ack_all(self._connection, [result.job.delivery for result in over])
+        for result in over:
+            self._let_go(result)
 
     def _let_go(self, result: Result) -> None:
         result.settled = True

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic
 
+import msgspec
 from typing_extensions import TypeVar
 
 from corral.errors import BadMessage, Interrupted
@@ -41,35 +42,19 @@ StartRun = Callable[..., Awaitable[Any]]
 """Starts a run on behalf of a task: `Operations.start` with an id that derives from the task."""
 
 
-class Wiring(Generic[S]):
+class Wiring(msgspec.Struct, Generic[S], eq=False):
     """What a context does its work with; made by the worker for each execution."""
 
-    __slots__ = ("attempt", "limit", "processors", "run_id", "send", "start", "state", "stop", "task", "topic")
-
-    def __init__(
-        self,
-        *,
-        run_id: str,
-        task: TaskId,
-        topic: str,
-        attempt: int,
-        state: S,
-        stop: Stop,
-        processors: Mapping[str, Processor[Any, ..., Any]],
-        limit: int,
-        send: Callable[[str, bytes], Awaitable[None]],
-        start: StartRun,
-    ) -> None:
-        self.run_id = run_id
-        self.task = task
-        self.topic = topic
-        self.attempt = attempt
-        self.state = state
-        self.stop = stop
-        self.processors = processors
-        self.limit = limit
-        self.send = send
-        self.start = start
+    run_id: str
+    task: TaskId
+    topic: str
+    attempt: int
+    state: S
+    stop: Stop
+    processors: Mapping[str, Processor[Any, ..., Any]]
+    limit: int
+    send: Callable[[str, bytes], Awaitable[None]]
+    start: StartRun
 
 
 class _Facts(Generic[S]):

@@ -3,52 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from corral.context import Stop
 from corral.jetstream.puller import Delivery
 from corral.messages import TaskId, TaskMessage
+from corral.processor import Processor
 from corral.resume import Before
 
 Order = Literal["stop", "over", "hand back"]
 """Why a job must not go on: its run is interrupted; its run is over; the worker leaves."""
 
+_NOTHING_BEFORE = Before()
 
-class Job:
+
+class Job(msgspec.Struct, eq=False):
     """One delivery of one task, from the pull to the acknowledgement."""
 
-    __slots__ = (
-        "attempt",
-        "before",
-        "delivery",
-        "executing",
-        "isolated",
-        "message",
-        "order",
-        "process",
-        "run_id",
-        "since",
-        "stop",
-        "topic",
-    )
-
-    def __init__(self, run_id: str, topic: str, message: TaskMessage, delivery: Delivery, since: float) -> None:
-        self.run_id = run_id
-        self.topic = topic
-        self.message = message
-        self.delivery = delivery
-        self.since = since
-        """`time.monotonic()` of its arrival."""
-        self.attempt = 1
-        self.before = Before()
-        self.stop = Stop()
-        """What the processor sees of an order to stop."""
-        self.order: Order | None = None
-        self.executing = False
-        """The processor runs, in `process`."""
-        self.isolated = False
-        """Executed in a process of its own."""
-        self.process: asyncio.Task[None] | None = None
+    run_id: str
+    topic: str
+    processor: Processor[Any, ..., Any]
+    message: TaskMessage
+    delivery: Delivery
+    since: float
+    """`time.monotonic()` of its arrival."""
+    isolated: bool = False
+    """Executed in a process of its own."""
+    attempt: int = 1
+    before: Before = _NOTHING_BEFORE
+    stop: Stop = msgspec.field(default_factory=Stop)
+    """What the processor sees of an order to stop."""
+    order: Order | None = None
+    executing: bool = False
+    """The processor runs, in `process`."""
+    process: asyncio.Task[None] | None = None
 
     @property
     def task(self) -> TaskId:
@@ -56,6 +46,28 @@ class Job:
         return self.message.task
 
     @property
+    def again(self) -> bool:
+        """Whether the task may have been executed before."""
+        return self.delivery.delivered > 1 or self.message.round > 0 or self.message.again
+
+    @property
     def round(self) -> int:
         """The round of its run that the message belongs to."""
         return self.message.round
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `process` has been told to stop, by whomever."""
+        return self.process is not None and self.process.cancelling() > 0
+
+    def tell(self, order: Order) -> None:
+        """Order it to stop. An order to stop stands above one to hand back, and the first of two equal ones stands."""
+        if self.process is None or (self.order is not None and (self.order != "hand back" or order == "hand back")):
+            return
+        self.order = order
+        in_thread = self.processor.kind == "sync" and not self.isolated
+        if order != "hand back" or not in_thread:
+            self.stop.set()
+        # A thread is not cancelled: it may look at the flag. What does not execute yet looks at its order by itself.
+        if self.executing and not in_thread:
+            self.process.cancel()

@@ -199,6 +199,8 @@ class Lifeline:
         while True:
             await asyncio.sleep(self._settings.ack_wait / 3)
             for delivery in self._waiting():
+                if delivery.handed_back:  # meanwhile: the server would take ack_wait for its delay
+                    continue
                 try:
                     await Delivery(connection, delivery.subject, b"", delivery.reply).progress()
                 except CorralError as error:

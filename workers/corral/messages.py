@@ -44,6 +44,8 @@ class TaskMessage(msgspec.Struct, frozen=True, gc=False):
     body: msgspec.Raw
     round: _Natural = 0
     """0, and one more each time that a retry brings the task back; what a task sends has its sender's round."""
+    again: bool = False
+    """Stored a second time, for a message that the server has forgotten: the task may have been executed before."""
 
 
 _decode = msgspec.json.Decoder(TaskMessage).decode
@@ -53,6 +55,11 @@ _encode = msgspec.json.Encoder().encode
 def encode_task(task: TaskId, round: int, body: bytes) -> bytes:
     """The message of a task; `body` is JSON."""
     return b'{"task":[%d,%d],"round":%d,"body":%b}' % (task[0], task[1], round, body)
+
+
+def encode_again(message: TaskMessage) -> bytes:
+    """The same message, to be stored a second time."""
+    return _encode(msgspec.structs.replace(message, again=True))
 
 
 def decode_task(data: bytes) -> TaskMessage:

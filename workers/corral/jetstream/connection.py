@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ from corral.errors import ApiError, BadName, NoServer, PermissionDenied, TooLarg
 from corral.jetstream.link import Link, reason_of
 from corral.jetstream.requests import Requests
 from corral.jetstream.subscription import Message, Subscription
+from corral.jetstream.wire import publish_to_all
 
 __all__ = ["Connection", "Message", "Subscription"]
 
@@ -145,6 +146,20 @@ class Connection:
                 continue
             except nats.errors.BadSubjectError:
                 raise BadName("subject", subject, "neither empty nor with white space") from None
+            if link.client.pending_data_size > _HIGH_WATER:
+                await self.flush()
+            return
+
+    async def publish_to_all(self, subjects: Collection[str], payload: bytes) -> None:
+        """As `publish`, of one short payload to many subjects, which must have come from the server."""
+        link = self._link
+        while subjects:
+            if not link.usable:
+                await link.ready()
+            if link.client.is_closed:
+                link.found_closed()
+                continue
+            await publish_to_all(link.client, subjects, payload)
             if link.client.pending_data_size > _HIGH_WATER:
                 await self.flush()
             return

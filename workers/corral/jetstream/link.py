@@ -15,7 +15,7 @@ import nats.errors
 from nats.aio.client import Client as NatsClient
 
 from corral.errors import CorralError, NoServer, PermissionDenied
-from corral.jetstream.subscription import new_client
+from corral.jetstream.wire import new_client
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from corral.errors import CorralError, PermissionDenied
 from corral.jetstream.connection import Connection, Message, Subscription
@@ -26,17 +28,15 @@ _NAK = b"-NAK"
 _PROGRESS = b"+WPI"
 
 
-class Delivery:
+class Delivery(msgspec.Struct, eq=False):
     """A task that the server has delivered, and what can be answered."""
 
-    __slots__ = ("_connection", "_tokens", "data", "reply", "subject")
-
-    def __init__(self, connection: Connection, subject: str, data: bytes, reply: str) -> None:
-        self.subject = subject
-        self.data = data
-        self.reply = reply
-        self._connection = connection
-        self._tokens: list[str] | None = None
+    _connection: Connection
+    subject: str
+    data: bytes
+    reply: str
+    handed_back: bool = False
+    _tokens: list[str] | None = None
 
     @property
     def delivered(self) -> int:
@@ -64,6 +64,7 @@ class Delivery:
 
     async def nak(self, delay: float = 0.0) -> None:
         """Deliver it again, not before `delay` seconds have passed."""
+        self.handed_back = True  # a sign of life would now put another delay in the place of this one
         await self._connection.publish(self.reply, b'-NAK {"delay": %d}' % (delay * _NS) if delay > 0 else _NAK)
 
     async def progress(self) -> None:
@@ -77,6 +78,11 @@ class Delivery:
             tokens = self.reply.split(".")
             self._tokens = tokens[4:9] if len(tokens) == 9 else tokens[6:11]
         return int(self._tokens[index])
+
+
+async def ack_all(connection: Connection, deliveries: Sequence[Delivery]) -> None:
+    """As `Delivery.ack`, of many in one go."""
+    await connection.publish_to_all([delivery.reply for delivery in deliveries], _ACK)
 
 
 class Puller:

@@ -1,0 +1,101 @@
+"""The NATS protocol where it has to be fast: past the parts of nats-py that take longest for each message.
+
+Both directions are shortcuts for what comes by the thousand, tasks and their acknowledgements. Everything else, and
+everything that looks odd, is left to nats-py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg as NatsMsg
+from nats.protocol.parser import AWAITING_CONTROL_LINE
+from nats.protocol.parser import Parser as NatsParser
+
+from corral.jetstream.subscription import Message, Subscription
+
+_SHORT = 32 * 1024
+"""Bytes of an unfinished message up to which it is put together here, by copying what is there once more."""
+
+
+def new_client() -> NatsClient:
+    """A client of nats-py with our parser, and our messages instead of its own, which take three times as long."""
+    client = NatsClient()
+    client.msg_class = cast("type[NatsMsg]", _make_message)
+    client._ps = _Parser(client)  # noqa: SLF001 (nothing public does it)
+    return client
+
+
+async def publish_to_all(client: NatsClient, subjects: Iterable[str], payload: bytes) -> None:
+    """Publish one payload to many subjects as a single write, for a tenth of what as many calls of `publish` cost.
+
+    For connected clients, and subjects that came from the server: they are not checked.
+    """
+    tail = f" {len(payload)}\r\n{payload.decode()}\r\n"
+    await client._send_command(f"PUB {f'{tail}PUB '.join(subjects)}{tail}".encode())  # noqa: SLF001
+    if client._flush_queue is not None and client._flush_queue.empty():  # noqa: SLF001
+        await client._flush_pending()  # noqa: SLF001
+
+
+class _Parser(NatsParser):
+    """Takes messages without headers for our own subscriptions straight from the buffer: 1 us each instead of 4."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Handle what the server has sent."""
+        if self.state != AWAITING_CONTROL_LINE:  # nats-py is in the middle of a message
+            await super().parse(data)
+            return
+        if self.buf:
+            data = bytes(self.buf) + data
+            self.buf.clear()
+        taken, unfinished = self._take_messages(data)
+        rest = data[taken:]
+        if unfinished and len(rest) < _SHORT:
+            self.buf.extend(rest)
+        elif rest:
+            await super().parse(rest)
+
+    def _take_messages(self, data: bytes) -> tuple[int, bool]:
+        """Hand over messages up to something else; how many bytes they were, and whether another one has only begun.
+
+        nats-py's own counters of messages stand still meanwhile: they matter only for subscriptions with a limit.
+        """
+        at, sid, taker = 0, "", None
+        while data.startswith(b"MSG ", at):
+            end = data.find(b"\r\n", at)
+            if end < 0:
+                return at, True
+            try:
+                subject, its_sid, *reply, size = data[at + 4 : end].decode().split(" ")
+                last = end + 2 + int(size)
+            except ValueError:  # nats-py knows better, or ends the connection
+                return at, False
+            if len(data) < last + 2:
+                return at, True
+            if its_sid != sid:
+                sid, taker = its_sid, self._taker(its_sid)
+            if taker is None:
+                return at, False
+            at_payload, at = end + 2, last + 2
+            if not taker.closed:
+                taker.set_result(Message(subject, data[at_payload:last], reply[0] if reply else ""))
+        return at, False
+
+    def _taker(self, sid: str) -> Subscription | None:
+        """The subscription of this id, if it is one of ours."""
+        taken = self.nc._subs.get(int(sid)) if sid.isdecimal() else None  # noqa: SLF001
+        taker = taken._future if taken is not None else None  # noqa: SLF001
+        return taker if isinstance(taker, Subscription) else None
+
+
+def _make_message(
+    subject: str,
+    reply: str,
+    data: bytes,
+    headers: Mapping[str, str] | None,
+    _client: NatsClient,
+    _sid: int,
+) -> Message:
+    return Message(subject, data, reply, headers)

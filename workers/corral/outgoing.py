@@ -1,0 +1,68 @@
+"""What comes out of one execution of a task: tasks of its run, and runs of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from corral.errors import CorralError
+from corral.events import AnyEvent, decode_event
+from corral.fanout import FanOut
+from corral.jetstream.topology import subject_events
+from corral.job import Job
+from corral.operations import Operations, Run
+from corral.processor import Processor, Topic
+from corral.starter import child_id
+from corral.system import new_nonce
+
+
+class Outgoing:
+    """What a job sends and starts. Its fan-out is made when it first sends: most tasks send nothing."""
+
+    __slots__ = ("_job", "_operations", "_starts", "closed", "fanout")
+
+    def __init__(self, job: Job, operations: Operations) -> None:
+        self._job = job
+        self._operations = operations
+        self._starts = 0
+        self.fanout: FanOut | None = None
+        self.closed = False
+        """The processor has returned."""
+
+    async def send(self, topic: str, body: bytes) -> None:
+        """Send a task of the same run.
+
+        Raises:
+            CorralError: the task has ended.
+            Superseded: another execution of it has taken over.
+        """
+        if self.closed:
+            raise CorralError("this task has ended, and can send nothing more")
+        if self.fanout is None:
+            self.fanout = self._fan_out()
+        await self.fanout.send(topic, body)
+
+    async def start(self, target: Topic[Any] | Processor[Any, ..., Any] | str, message: Any, **options: Any) -> Run:
+        """Start a run whose id is the same in every execution of this task."""
+        self._starts += 1
+        id = child_id(self._job.run_id, self._job.task, self._starts)
+        return await self._operations.start(target, message, id=id, **options)
+
+    def _fan_out(self) -> FanOut:
+        job, operations = self._job, self._operations
+        return FanOut(
+            run_id=job.run_id,
+            task=job.task,
+            round=job.round,
+            resumed=job.again,
+            before=job.before,
+            names=operations.names,
+            sender=operations.publisher,
+            read_log=self._read_log,
+            nonce=new_nonce,
+            settings=operations.settings,
+        )
+
+    async def _read_log(self, subject: str) -> list[tuple[int, AnyEvent]]:
+        operations = self._operations
+        stored = await subject_events(operations.connection, operations.names.events_stream, subject)
+        return [(each.sequence, decode_event(each.data)) for each in stored]
