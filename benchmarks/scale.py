@@ -1,11 +1,13 @@
-"""What a task costs in a run of a million beside one of fifty thousand, and what the bookkeeper needs for it."""
+"""What the bookkeeper needs for a run of a million tasks, and for ten thousand runs at once; and how fast they are."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 
-from benchmarks.app import NOTHING, SPREAD
+from benchmarks.app import NOTHING, SPREAD, Spread
+from benchmarks.child import DEADLINE
 from benchmarks.figures import Figure
 from benchmarks.measuring import Benchmark, Bring
 from benchmarks.stage import Stage, memory_of, stage
@@ -13,6 +15,7 @@ from benchmarks.tasks import rate
 
 SMALL, LARGE = 50_000, 1_000_000
 SLOTS = 500
+FLIGHT = 200
 
 
 async def measure(large: int, repeat: int, bring: Bring) -> None:
@@ -41,4 +44,58 @@ async def _cost(here: Stage, count: int) -> tuple[float, float]:
     return 1e6 / await rate(here, run), most - before
 
 
-BENCHMARKS = [Benchmark("scale", 1, partial(measure, LARGE), partial(measure, LARGE // 5), long=True)]
+async def measure_many(count: int, repeat: int, bring: Bring) -> None:
+    """Many runs at once: each has sent one task that nobody serves yet; then somebody does."""
+    async with stage(SPREAD, slots=SLOTS) as here:
+        for _ in range(repeat):
+            before = memory_of(here.bookkeeper)
+            began = time.perf_counter()
+            running = await _started(here, count)
+            begun = count / (time.perf_counter() - began)
+            grown = memory_of(here.bookkeeper) - before
+            began = time.perf_counter()
+            async with here.pool(NOTHING, slots=SLOTS):
+                await _until(here, running, "final")
+            ended = count / (time.perf_counter() - began)
+            what = f"{count:,} runs at once"
+            bring(
+                [
+                    Figure(f"{what}: started and under way", begun, "/s"),
+                    Figure(f"{what}: their end, each with a last task", ended, "/s"),
+                    Figure(f"{what}: the bookkeeper grows by", grown, "MB"),
+                ]
+            )
+
+
+async def _started(here: Stage, count: int) -> set[str]:
+    """Runs whose root has ended, and whose one task waits."""
+    started: set[str] = set()
+    numbers = iter(range(count))
+
+    async def start_some() -> None:
+        for _ in numbers:
+            started.add((await here.client.start(SPREAD, Spread(NOTHING.name, 1))).id)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(FLIGHT):
+            group.create_task(start_some())
+    await _until(here, started, "running")
+    return started
+
+
+async def _until(here: Stage, runs: set[str], state: str) -> None:
+    """Return when all these runs have records in this state, with a root that has ended well."""
+    missing = set(runs)
+    async with asyncio.timeout(DEADLINE):
+        async for batch in here.client.read_records():
+            for id, record in batch:
+                if record is not None and record.state == state and record.root == "success":
+                    missing.discard(id)
+            if not missing:
+                return
+
+
+BENCHMARKS = [
+    Benchmark("scale", 1, partial(measure, LARGE), partial(measure, LARGE // 5), long=True),
+    Benchmark("runs-10k", 1, partial(measure_many, 10_000), partial(measure_many, 500), long=True),
+]

@@ -73,9 +73,11 @@ class Ending:
 
     def heard(self) -> None:
         """Somebody may have confirmed something."""
-        now = time.monotonic()
+        if not self._waiting:
+            return
+        seen, stopping = self._roster.confirmed(time.monotonic())
         for run_id, (revision, future) in list(self._waiting.items()):
-            if self._roster.confirmed(run_id, revision, now):
+            if revision <= seen and run_id not in stopping:
                 del self._waiting[run_id]
                 if not future.done():
                     future.set_result(None)
@@ -167,9 +169,11 @@ class Ending:
         return self._settings.retention + 86_400
 
     async def _confirmed(self, run_id: str, revision: int) -> None:
+        seen, stopping = self._roster.confirmed(time.monotonic())
+        if revision <= seen and run_id not in stopping:
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[run_id] = (revision, future)
-        self.heard()
         try:
             await future
         finally:

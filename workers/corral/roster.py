@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from corral.runs import Beat
 
 
@@ -42,11 +44,16 @@ class Roster:
         self.alive(now)
         return [(beat, now - heard) for beat, heard in self._beats.values()]
 
-    def confirmed(self, run_id: str, revision: int, now: float) -> bool:
-        """Whether every living worker has seen the marker of this revision, and holds nothing more of the run."""
+    def confirmed(self, now: float) -> tuple[int, set[str]]:
+        """What every living worker has seen: markers up to this revision; and the runs of which some hold tasks still.
+
+        -1 while there may be workers that were not heard yet.
+        """
         if self.listening_since is None or now - self.listening_since < self._death:
-            return False
-        return all(beat.markers >= revision and run_id not in beat.stopping for beat in self.alive(now))
+            return -1, set()
+        alive = self.alive(now)
+        stopping = {run_id for beat in alive for run_id in beat.stopping}
+        return min((beat.markers for beat in alive), default=sys.maxsize), stopping
 
     def running(self, run_id: str, now: float) -> tuple[dict[str, int], bool]:
         """What of a run is being executed: tasks by topic without the root, and whether the root is."""
