@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import nats.aio.client
 import pytest
 
+from corral.credentials import Access, Login
 from corral.errors import (
     ApiError,
     BadName,
@@ -39,7 +40,8 @@ authorization {
 
 @contextlib.asynccontextmanager
 async def connected(url: str, *, inbox_prefix: str = "_INBOX") -> AsyncIterator[Connection]:
-    connection = await Connection.open([url], name="test", inbox_prefix=inbox_prefix)
+    access = Access(urls=[url], login=Login(inbox_prefix=inbox_prefix))
+    connection = await Connection.open(access, name="test")
     try:
         async with asyncio.timeout(DEADLINE):
             yield connection

@@ -9,6 +9,7 @@ __version__ = _version("corral")
 
 from corral.client import Client, StoredEvent
 from corral.context import Context, SyncContext
+from corral.credentials import Login
 from corral.errors import (
     AmbiguousRun,
     BadApp,
@@ -48,6 +49,7 @@ __all__ = [  # noqa: RUF022  # grouped by concept
     # start, look, stop
     "Client",
     "SyncClient",
+    "Login",
     "Run",
     "RunStatus",
     "Counts",

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
+from corral.credentials import Login
 from corral.errors import CorralError, EventsExpired
 from corral.events import AnyEvent, Failed, Range, Receipt, Reopened, RunEnded, decode_event
 from corral.jetstream.connection import Connection, Message
@@ -68,7 +69,8 @@ class Client:
     """A connection to the server, and all that can be asked of it. Safe to share between asyncio tasks.
 
     `url` is one URL or several, separated by commas; without it `NATS_URL`, else the embedded server of this user.
-    `namespace` is `CORRAL_NAMESPACE`, else `corral`.
+    `namespace` is `CORRAL_NAMESPACE`, else `corral`. `login` says how to be let in; without it the environment, as for
+    the `nats` command: NATS_CREDS, NATS_CONTEXT and so on.
 
     Raises (when it is entered):
         NoServer: none answered; it says what was tried.
@@ -76,18 +78,23 @@ class Client:
     """
 
     def __init__(
-        self, url: str | None = None, namespace: str | None = None, *, settings: Settings | None = None
+        self,
+        url: str | None = None,
+        namespace: str | None = None,
+        *,
+        settings: Settings | None = None,
+        login: Login | None = None,
     ) -> None:
         self._url = url
+        self._login = login
         self.settings = settings or Settings.from_env(namespace=namespace)
         self._operations: Operations | None = None
 
     async def __aenter__(self) -> Self:
-        located = locate(self._url)
-        connection = await Connection.open(located.url.split(","), name="corral client")
+        located = locate(self._url, login=self._login)
+        connection = await Connection.open(located.access, name="corral client")
         try:
-            await ensure(connection, Operations(connection, self.settings, by="").names, self.settings)
-            self._operations = Operations(connection, self.settings, by=_who())
+            self._operations = await _operations(connection, self.settings)
         except BaseException:
             await connection.close()
             raise
@@ -462,6 +469,13 @@ async def _batches(reader: Reader) -> AsyncIterator[list[Stored]]:
     finally:
         coming.cancel()
         caught_up.cancel()
+
+
+async def _operations(connection: Connection, settings: Settings) -> Operations:
+    """What works on the connection, with the streams there."""
+    operations = Operations(connection, settings, by=_who())
+    await ensure(connection, operations.names, settings)
+    return operations
 
 
 def _who() -> str:

@@ -148,7 +148,7 @@ class _Session:
         """A connection of this process's own, for what needs more than a send."""
         if self._operations is None:
             name = f"corral child of {self._assignment.worker}"
-            connection = await Connection.open(self._assignment.urls, name=name)
+            connection = await Connection.open(self._assignment.access, name=name)
             self._operations = Operations(connection, self._assignment.settings, by=self._assignment.worker)
         return self._operations
 

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from corral.context import Wiring
+from corral.credentials import Access
 from corral.errors import CorralError, Superseded
 from corral.executor import Failure, Outcome, Stopped, failed_attempt, fingerprint
 from corral.messages import TaskId
@@ -37,7 +38,7 @@ class ChildAssignment(msgspec.Struct, frozen=True):
 
     app: str
     worker: str
-    urls: list[str]
+    access: Access
     settings: Settings
 
 

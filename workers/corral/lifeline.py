@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
+from corral.credentials import Access
 from corral.errors import CorralError
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
@@ -44,7 +45,7 @@ class Lifeline:
 
     def __init__(
         self,
-        servers: Sequence[str],
+        access: Access,
         *,
         worker_id: str,
         settings: Settings,
@@ -53,7 +54,7 @@ class Lifeline:
         on_keys: Callable[[list[Stored]], None],
         doing: Callable[[asyncio.Task[object] | None], str],
     ) -> None:
-        self._servers = servers
+        self._access = access
         self._worker_id = worker_id
         self._settings = settings
         self._names = Names(settings.namespace)
@@ -125,7 +126,7 @@ class Lifeline:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._beat_now, self._leave = asyncio.Event(), asyncio.Event()
-        connection = await Connection.open(self._servers, name=f"corral lifeline {self._worker_id}")
+        connection = await Connection.open(self._access, name=f"corral lifeline {self._worker_id}")
         publisher = Publisher(connection, timeout=self._settings.publish_timeout)
         try:
             reader = Records(connection, publisher, self._names).watch("interrupt.>")
@@ -151,8 +152,8 @@ class Lifeline:
 
     def _called(self, message: Message) -> None:
         """Somebody asks all workers to say that they live."""
-        del message
-        if self._beat_now is not None:
+        # The server delivers under any reply subject that somebody names; then the message keeps its own subject.
+        if message.subject == self._names.control(ROLL_CALL) and self._beat_now is not None:
             self._beat_now.set()
 
     async def _until_left(self, tasks: list[asyncio.Task[None]], leave: asyncio.Event) -> None:

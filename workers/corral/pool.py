@@ -23,6 +23,7 @@ import msgspec
 
 from corral import events
 from corral.bookkeeper import Bookkeeper
+from corral.credentials import Access
 from corral.election import stand
 from corral.errors import AppNotFound, Conflict, CorralError
 from corral.isolation import children
@@ -55,7 +56,7 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     app: str
     """`module`, `module:attribute` or `file.py`."""
-    urls: list[str]
+    access: Access
     settings: Settings
     workers: int
     """Worker processes."""
@@ -90,7 +91,7 @@ async def run_pool(options: PoolOptions, stopping: Stopping, on_ready: Callable[
     """
     app = load_app(options.app)
     topics = _topics(app, options)
-    connection = await Connection.open(options.urls, name="corral pool")
+    connection = await Connection.open(options.access, name="corral pool")
     try:
         with tempfile.TemporaryDirectory(prefix="corral-") as folder:
             pool = Pool(app, connection, options=options, topics=topics, folder=Path(folder), on_ready=on_ready)
@@ -224,7 +225,7 @@ class Pool:
             worker=worker,
             pool=self._id,
             app=self._options.app,
-            urls=self._options.urls,
+            access=self._options.access,
             slots=self._options.slots,
             topics=self._topics,
             table=str(table),

@@ -15,6 +15,7 @@ from typing import IO, Literal, NamedTuple, Self
 import msgspec
 import platformdirs
 
+from corral.credentials import Access, Found, Login, resolve
 from corral.errors import NoServer, ServerStartFailed
 from corral.server_folder import HOST, Address, Folder, Identity
 
@@ -42,22 +43,36 @@ class Located(NamedTuple):
 
     url: str
     """Comma-separated if there are several; with the password of the embedded server."""
-    source: Literal["--server", "NATS_URL", "embedded"]
+    source: Literal["--server", "NATS_URL", "context", "embedded"]
     tried: tuple[str, ...]
     """What was looked at, the last one being what was found."""
+    login: Found = Found(Login(), None, ())
+    """What is shown to the server, and where that is from."""
+
+    @property
+    def access(self) -> Access:
+        """All that is needed to connect."""
+        return Access(urls=self.url.split(","), login=self.login.login)
 
 
-def locate(server: str | None = None, folder: Path | None = None) -> Located:
-    """`server` if given, else `NATS_URL`, else the embedded server that runs in `folder` (default: `home()`).
+def locate(server: str | None = None, folder: Path | None = None, login: Login | None = None) -> Located:
+    """`server` if given, else `NATS_URL`, else that of the context, else the embedded server of `folder`.
+
+    With a `login` the environment counts for nothing, so that its context goes before `NATS_URL`. The embedded server
+    (of `home()`, unless a folder is given) brings a login of its own.
 
     Raises:
-        NoServer: none of the three. No connection to a given URL is tried here.
+        NoServer: none of these. No connection to a given URL is tried here.
+        BadName: a login that cannot be used.
     """
     if server:
-        return Located(server, "--server", ("--server",))
-    from_environment = os.environ.get("NATS_URL")
+        return Located(server, "--server", ("--server",), resolve(login))
+    from_environment = os.environ.get("NATS_URL") if login is None else None
     if from_environment:
-        return Located(from_environment, "NATS_URL", ("NATS_URL",))
+        return Located(from_environment, "NATS_URL", ("NATS_URL",), resolve(login))
+    found = resolve(login)
+    if found.url:
+        return Located(found.url, "context", ("NATS_URL (not set)", found.sources[0]), found)
     folder = home() if folder is None else folder
     tried = ("NATS_URL (not set)", f"the embedded server of {folder}")
     url = discover(folder)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import secrets
 import shutil
 import time
@@ -22,6 +21,7 @@ from typing import IO
 import msgspec
 
 from corral.errors import AlreadyRunning
+from corral.private import write_private
 
 HOST = "127.0.0.1"
 USER = "corral"
@@ -105,8 +105,8 @@ class Folder:
 
     def remember(self, identity: Identity, address: Address) -> None:
         """Keep the identity, and say where the server is."""
-        _write_private(self.path / "identity.json", msgspec.json.encode(identity))
-        _write_private(self.path / "server.json", msgspec.json.encode(address))
+        write_private(self.path / "identity.json", msgspec.json.encode(identity))
+        write_private(self.path / "server.json", msgspec.json.encode(address))
 
     def forget_address(self) -> None:
         """Say that no server runs here."""
@@ -129,7 +129,7 @@ logfile_size_limit: 10MB
 logfile_max_num: 3
 """
         path = self.path / "server.conf"
-        _write_private(path, overlay.encode())
+        write_private(path, overlay.encode())
         self.forget_address()
         for stale in (self.path / "ports").glob("*.ports"):
             stale.unlink()
@@ -157,12 +157,3 @@ logfile_max_num: 3
         lines = [line for line in text.splitlines() if line.strip()]
         grave = [line.partition("] ")[2] for line in lines if "[FTL]" in line or "[ERR]" in line]
         return "; ".join(grave[-3:] or lines[-1:]) or f"it ended without a word; see {self.log}"
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Whole or not at all, and readable by nobody else at any moment."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-    new.replace(path)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from corral.client import Client, StoredEvent
+from corral.credentials import Login
 from corral.errors import CorralError
 from corral.events import Receipt
 from corral.operations import Run
@@ -72,9 +73,14 @@ class SyncClient:
     """See `Client`."""
 
     def __init__(
-        self, url: str | None = None, namespace: str | None = None, *, settings: Settings | None = None
+        self,
+        url: str | None = None,
+        namespace: str | None = None,
+        *,
+        settings: Settings | None = None,
+        login: Login | None = None,
     ) -> None:
-        self._client = Client(url, namespace, settings=settings)
+        self._client = Client(url, namespace, settings=settings, login=login)
         self._loop = _Loop()
 
     def __enter__(self) -> Self:

@@ -72,7 +72,7 @@ class Worker:
         self._started_at = time.time()
         self._markers = Markers(Names(settings.namespace), self._on_marker)
         self._lifeline = Lifeline(
-            connection.servers,
+            connection.access,
             worker_id=identity.id,
             settings=settings,
             describe=self._describe,

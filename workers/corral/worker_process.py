@@ -20,6 +20,7 @@ from typing import NoReturn
 
 import msgspec
 
+from corral.credentials import Access
 from corral.errors import AppNotFound, CorralError
 from corral.isolation import ChildAssignment, Isolation
 from corral.jetstream.connection import Connection
@@ -47,7 +48,7 @@ class Assignment(msgspec.Struct, frozen=True):
     worker: str
     pool: str
     app: str
-    urls: list[str]
+    access: Access
     slots: int
     topics: list[str]
     table: str
@@ -88,7 +89,7 @@ async def _work(assignment: Assignment) -> NoReturn:
     loop.add_signal_handler(signal.SIGTERM, leave.set)
     orphaned = threading.Event()
     threading.Thread(target=_watch_pool, args=(loop, leave, orphaned), daemon=True, name="pool watch").start()
-    connection = await Connection.open(assignment.urls, name=f"corral worker {assignment.worker}")
+    connection = await Connection.open(assignment.access, name=f"corral worker {assignment.worker}")
     try:
         worker = Worker(
             app,
@@ -99,7 +100,7 @@ async def _work(assignment: Assignment) -> NoReturn:
             topics={topic: app.processors[topic] for topic in assignment.topics},
             table=SlotTable(Path(assignment.table), assignment.slots),
             isolation=Isolation(
-                ChildAssignment(assignment.app, assignment.worker, assignment.urls, assignment.settings),
+                ChildAssignment(assignment.app, assignment.worker, assignment.access, assignment.settings),
                 assignment.isolated,
             ),
         )

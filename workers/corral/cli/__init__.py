@@ -17,6 +17,7 @@ import typer
 from corral import __version__
 from corral.cli import act, demo, exits, look, prove, serve, start, tui
 from corral.cli.failures import guarded, outcome, prepare
+from corral.cli.login import with_login
 from corral.cli.output import say
 
 __all__ = ["main"]
@@ -56,7 +57,7 @@ _app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 for _command in _COMMANDS:
-    _app.command(epilog=_command.epilog, no_args_is_help=False)(guarded(_command.function))
+    _app.command(epilog=_command.epilog, no_args_is_help=False)(guarded(with_login(_command.function)))
 
 
 def _show_version(asked: bool) -> None:

@@ -96,13 +96,15 @@ def _about_run(error: CorralError) -> Sequence[str]:
 
 def _about_server(error: CorralError) -> Sequence[str]:  # noqa: PLR0911  # one for each kind
     match error:
+        case errors.NoServer(reason=reason) if "certificate" in reason or "TLS" in reason:
+            return ["Who signed the server's certificate is said with --context FILE, or in NATS_CA."]
         case errors.NoServer():
             return [
                 "`corral up app.py` starts a server, workers and the dashboard; `corral server` a server alone.",
                 "A server that runs elsewhere is named with --server nats://HOST:4222, or in NATS_URL.",
             ]
         case errors.PermissionDenied():
-            return ["A user and password belong into the address: nats://USER:PASSWORD@HOST:4222."]
+            return _about_rights(error)
         case errors.NoResponder():
             return ["Is JetStream switched on there? `nats-server -js` does, and `jetstream {}` in its configuration."]
         case errors.ApiError(code=code) if code in _JETSTREAM_OFF:
@@ -113,6 +115,16 @@ def _about_server(error: CorralError) -> Sequence[str]:  # noqa: PLR0911  # one 
             return [f"Have {what} deleted, with what it holds, or choose another namespace with -n."]
         case _:
             return []
+
+
+def _about_rights(error: errors.PermissionDenied) -> Sequence[str]:
+    who = "`corral env` says which login is used, and why."
+    if error.subject:
+        return [f"The server does not allow that to this user; another login may be allowed to. {who}"]
+    return [
+        "A login is given with --context FILE or --creds FILE, in NATS_CREDS, NATS_USER and NATS_PASSWORD and so on,",
+        f"or in the address: nats://USER:PASSWORD@HOST:4222. {who}",
+    ]
 
 
 def _about_room(stream: str) -> Sequence[str]:

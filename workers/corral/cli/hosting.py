@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 
 from corral import tether
 from corral.cli.exits import FAILED
+from corral.cli.login import forget_login
 from corral.cli.output import note
 from corral.cli.session import find_server, hide_secret
 from corral.errors import AlreadyRunning, NoServer
@@ -42,6 +43,7 @@ def some_server(server: str | None = None, *, elsewhere: bool = True) -> Iterato
     if running is None:
         try:
             own = EmbeddedServer.start()
+            forget_login()
         except AlreadyRunning:  # somebody was quicker
             running = discover(home())
             if running is None:

@@ -7,6 +7,7 @@ import platform
 import time
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from corral.cli import exits
@@ -95,6 +96,7 @@ def env(
         write_json(fields)
         return exits.DONE
     say(f"server     {fields['server'] or 'none'}  ({fields['server_from'] or 'tried ' + ', '.join(fields['tried'])})")
+    say(f"login      {_login_line(fields['login'], fields['login_from'])}")
     say(f"namespace  {fields['namespace']}  ({fields['namespace_from']})")
     say(f"home       {fields['home']}  ({fields['home_from']})")
     say(f"reports    {fields['log']}")
@@ -106,9 +108,25 @@ def _server_fields(server: str | None, *, show_secret: bool) -> dict[str, Any]:
     try:
         located = find_server(server)
     except NoServer as none:
-        return {"server": None, "server_from": None, "tried": none.tried}
+        nobody = {"server": None, "server_from": None, "tried": none.tried}
+        return nobody | {"login": {}, "login_from": []}
     url = located.url if show_secret else hide_secret(located.url)
-    return {"server": url, "server_from": located.source, "tried": list(located.tried)}
+    login = msgspec.to_builtins(located.login.login)
+    if not show_secret:
+        login = {name: "***" if name in ("password", "token") else value for name, value in login.items()}
+    sources = list(located.login.sources)
+    return {
+        "server": url,
+        "server_from": located.source,
+        "tried": list(located.tried),
+        "login": login,
+        "login_from": sources,
+    }
+
+
+def _login_line(login: dict[str, str], sources: list[str]) -> str:
+    said = ", ".join(f"{name} {value}" for name, value in login.items())
+    return f"{said}  ({', '.join(sources)})" if said else "what the address says, if anything"
 
 
 def _other_fields(namespace: str | None) -> dict[str, Any]:

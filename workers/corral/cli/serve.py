@@ -86,7 +86,7 @@ def pool(
     wanted = None if topics is None else [check_topic(topic.strip()) for topic in topics.split(",")]
     options = PoolOptions(
         app=app,
-        urls=find_server(server).url.split(","),
+        access=find_server(server).access,
         settings=settings,
         workers=processes or os.cpu_count() or 1,
         slots=concurrency,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from corral.cli.exits import TimedOut
+from corral.cli.login import forget_login
 from corral.cli.output import note
 from corral.client import Client
 from corral.errors import BadName, NoServer, PermissionDenied
@@ -38,6 +39,8 @@ def find_server(server: str | None) -> Located:
         _check_addresses("--server", server)
     located = locate(server)
     _check_addresses(located.source, located.url)
+    if located.source == "embedded":
+        forget_login()
     return located
 
 
@@ -76,7 +79,7 @@ async def connected(server: str | None, namespace: str | None) -> AsyncIterator[
     """
     settings = Settings.from_env(namespace=namespace)
     located = find_server(server)
-    client = Client(located.url, settings=settings)
+    client = Client(located.url, settings=settings, login=located.login.login)
     try:
         await client.__aenter__()
     except (NoServer, PermissionDenied) as error:

@@ -20,6 +20,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client as NatsClient
 
+from corral.credentials import API_PREFIX, INBOX_PREFIX, Access
 from corral.errors import ApiError, BadName, NoServer, PermissionDenied, TooLarge
 from corral.jetstream.link import Link, reason_of
 from corral.jetstream.requests import Requests
@@ -41,9 +42,12 @@ _DENIED = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^
 class Connection:
     """A connection that is there, or will be again. Made by `Connection.open`, ended by `close`."""
 
-    def __init__(self, servers: Sequence[str], name: str, inbox_prefix: str) -> None:
-        self._link = Link(servers, name, attach=self._attach, on_back=self._back, on_error=self._report)
-        self._inbox_prefix = inbox_prefix
+    def __init__(self, access: Access, name: str) -> None:
+        self.access = access
+        """What it was opened with. It holds secrets."""
+        self._link = Link(access, name, attach=self._attach, on_back=self._back, on_error=self._report)
+        self._inbox_prefix = access.login.inbox_prefix or INBOX_PREFIX
+        self._api_prefix = access.login.api_prefix or API_PREFIX
         self._subscriptions: set[Subscription] = set()
         self._on_reconnect: list[Callable[[], None]] = []
         self._on_denied: list[Callable[[str, str], None]] = []
@@ -52,19 +56,18 @@ class Connection:
     # --- opening and closing
 
     @classmethod
-    async def open(
-        cls, servers: Sequence[str], *, name: str, timeout: float = 5.0, inbox_prefix: str = "_INBOX"
-    ) -> Connection:
-        """Connect to one of `servers`, URLs that may carry `user:password@` or `token@`.
+    async def open(cls, servers: Access | Sequence[str], *, name: str, timeout: float = 5.0) -> Connection:
+        """Connect to one of `servers`, URLs that may carry `user:password@` or `token@`; an access says more.
 
         Every server is tried once; `timeout` is in seconds, for all of it. From then on the
         connection is kept up for ever: only here is a missing server an error.
 
         Raises:
             NoServer: none answered.
-            PermissionDenied: a server refused the login, or the inbox of `inbox_prefix`.
+            PermissionDenied: a server refused the login, or the inbox.
+            BadName: an access with a file that cannot be used.
         """
-        connection = cls(servers, name, inbox_prefix)
+        connection = cls(Access.of(servers), name)
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             await connection._link.open(timeout)
@@ -247,7 +250,7 @@ class Connection:
         deadline = time.monotonic() + timeout
         while True:
             left = max(deadline - time.monotonic(), 0.001)
-            reply = await self.request(f"$JS.API.{suffix}", payload, timeout=left, resend=True)
+            reply = await self.request(self.api_subject(suffix), payload, timeout=left, resend=True)
             answer: dict[str, Any] = msgspec.json.decode(reply.data)
             error = answer.get("error")
             if error is None:
@@ -256,6 +259,10 @@ class Connection:
             if code != _JETSTREAM_UNAVAILABLE or time.monotonic() + _UNAVAILABLE_WAIT > deadline:
                 raise ApiError(code, error.get("description", ""))
             await asyncio.sleep(_UNAVAILABLE_WAIT)  # JetStream is still starting
+
+    def api_subject(self, suffix: str) -> str:
+        """The subject of a call of JetStream's API: `$JS.API.<suffix>`, or under the prefix that the access names."""
+        return f"{self._api_prefix}.{suffix}"
 
     def new_inbox(self) -> str:
         """A subject that nobody else uses."""

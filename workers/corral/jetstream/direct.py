@@ -46,14 +46,16 @@ def operation_of(headers: Mapping[str, str] | None) -> str | None:
 
 async def last(connection: Connection, stream: str, subject: str, *, timeout: float = 5.0) -> Stored | None:
     """The last message on `subject`, tombstones included; None if there is none. A replica may be behind."""
-    reply = await connection.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout=timeout, resend=True)
+    reply = await connection.request(
+        connection.api_subject(f"DIRECT.GET.{stream}.{subject}"), timeout=timeout, resend=True
+    )
     return _stored(reply)
 
 
 async def at(connection: Connection, stream: str, sequence: int, *, timeout: float = 5.0) -> Stored | None:
     """The message at `sequence`; None if it is not there."""
     body = msgspec.json.encode({"seq": sequence})
-    reply = await connection.request(f"$JS.API.DIRECT.GET.{stream}", body, timeout=timeout, resend=True)
+    reply = await connection.request(connection.api_subject(f"DIRECT.GET.{stream}"), body, timeout=timeout, resend=True)
     return _stored(reply)
 
 
@@ -106,7 +108,7 @@ async def _batch(
     connection: Connection, stream: str, subject: str, start: int, timeout: float
 ) -> tuple[list[Stored], int]:
     """Up to _BATCH messages on `subject` from sequence `start`, and how many follow."""
-    name = f"$JS.API.DIRECT.GET.{stream}"
+    name = connection.api_subject(f"DIRECT.GET.{stream}")
     body = msgspec.json.encode({"seq": start, "next_by_subj": subject, "batch": _BATCH})
     *messages, last = await _replies(connection, name, body, timeout)
     headers = last.headers or {}

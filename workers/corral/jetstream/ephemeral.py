@@ -45,7 +45,7 @@ class Ephemeral:
         self._wake = wake
         self._heartbeat = heartbeat
         self._inbox = connection.new_inbox()
-        self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self.name}"
+        self._pull = connection.api_subject(f"CONSUMER.MSG.NEXT.{stream}.{self.name}")
         self._subscription: Subscription | None = None
         self._forget = connection.on_denied(self._on_denied)
         self._max_bytes = max(_MAX_BYTES, 2 * connection.max_payload)
@@ -100,7 +100,8 @@ class Ephemeral:
         with contextlib.suppress(CorralError):  # the server removes it by itself, after _INACTIVE seconds
             await self._subscription.close()
             if self._connection.connected:
-                await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self.name}")
+                deleting = self._connection.api_subject(f"CONSUMER.DELETE.{self._stream}.{self.name}")
+                await self._connection.publish(deleting)
 
     def _on_denied(self, action: str, subject: str) -> None:
         if action == "publish" and subject == self._pull.lower():

@@ -109,7 +109,7 @@ class Puller:
         self.outstanding = 0
         """Tasks that were asked for and have neither arrived nor been given up."""
         self._connection = connection
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._subject = connection.api_subject(f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._on_delivery = on_delivery
         self._on_room = on_room
         self._on_missing = on_missing
