@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks.app import SPREAD, UNSERVED
 from benchmarks.figures import Figure
 from benchmarks.measuring import Benchmark, Bring
-from benchmarks.stage import Stage, memory_of, stage
+from benchmarks.stage import Stage, growth, stage
 from corral import Run
 from corral.events import Opened, Sent
 
@@ -24,16 +24,14 @@ async def measure(count: int, repeat: int, bring: Bring) -> None:
 
 async def _once(here: Stage, count: int) -> list[Figure]:
     (worker,) = await here.client.workers()
-    before = memory_of(worker.pid)
-    run = await here.filled(UNSERVED, count)
-    grown = memory_of(worker.pid) - before
+    run, grown = await growth(worker.pid, here.filled(UNSERVED, count))
     ours = await _rate(here, run)
     await run.interrupt(wait=True)
     raw = await here.raw("publish", count, here.settings.window)
     sent = f"fan-out of {count:,}"
     figures = [Figure(f"{sent}, nothing consuming", ours, "/s", "raw publish and acknowledge", raw)]
     if count >= MILLION:
-        figures.append(Figure(f"{sent}: the worker grows by", grown, "MB"))
+        figures.append(Figure(f"{sent}: the worker grows at most by", grown, "MB"))
     return figures
 
 

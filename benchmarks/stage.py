@@ -6,10 +6,10 @@ import asyncio
 import os
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,10 +17,11 @@ from benchmarks.app import SPREAD, Spread
 from benchmarks.child import DEADLINE, Child, child
 from benchmarks.moments import VARIABLE, Moments
 from corral import Client, Run, Topic
-from corral.credentials import Access
 from corral.pool import PoolOptions
 from corral.server import EmbeddedServer
 from corral.settings import Settings
+
+T = TypeVar("T")
 
 
 class Stage:
@@ -42,7 +43,7 @@ class Stage:
         """A pool that serves these topics, from its first pull on; the value is its process id."""
         options = PoolOptions(
             app="benchmarks.app",
-            access=Access(urls=[self.url]),
+            urls=[self.url],
             settings=self.settings,
             workers=workers,
             slots=slots,
@@ -105,3 +106,13 @@ def memory_of(pid: int) -> float:
     """Megabytes that a process holds."""
     done = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
     return int(done.stdout) / 1024
+
+
+async def growth(pid: int, work: Awaitable[T]) -> tuple[T, float]:
+    """What `work` returns, and by how many megabytes a process has grown at most meanwhile."""
+    before = most = memory_of(pid)
+    working = asyncio.ensure_future(work)
+    while not working.done():
+        await asyncio.wait({working}, timeout=0.2)
+        most = max(most, memory_of(pid))
+    return working.result(), most - before

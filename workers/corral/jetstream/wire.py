@@ -11,7 +11,7 @@ from typing import cast
 
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg as NatsMsg
-from nats.protocol.parser import AWAITING_CONTROL_LINE
+from nats.protocol.parser import AWAITING_CONTROL_LINE, CRLF_SIZE
 from nats.protocol.parser import Parser as NatsParser
 
 from corral.jetstream.subscription import Message, Subscription
@@ -44,9 +44,10 @@ class _Parser(NatsParser):
 
     async def parse(self, data: bytes = b"") -> None:
         """Handle what the server has sent."""
-        if self.state != AWAITING_CONTROL_LINE:  # nats-py is in the middle of a message
-            await super().parse(data)
-            return
+        if self.state != AWAITING_CONTROL_LINE:  # nats-py is in the middle of a message, and gets the rest of that one
+            missing = self.needed + CRLF_SIZE - len(self.buf)
+            await super().parse(data[:missing])
+            data = data[missing:]
         if self.buf:
             data = bytes(self.buf) + data
             self.buf.clear()
