@@ -9,7 +9,7 @@ import pytest
 from corral import Client
 from corral.errors import DuplicateRun, RunExists, RunNotFound
 from corral.operations import Run
-from tests.system.apps.unique import Entity, hashed, plain, reindex, tidy
+from tests.system.apps.unique import Entity, Named, Priced, hashed, named, plain, priced, reindex, tidy
 from tests.system.pools import System
 
 SEVEN = Entity("Product", 7)
@@ -56,6 +56,33 @@ async def test_a_callable_computes_the_key(system: System) -> None:
         await client.start(hashed, Entity("b", 23))
     assert (caught.value.key, caught.value.run_id) == ("hash 3", run.id)
     await client.start(hashed, Entity("b", 24))
+
+
+async def test_a_key_does_not_depend_on_how_the_json_is_written(system: System) -> None:
+    await system.pool("unique")
+    client = await system.client()
+    run = await client.start_raw("priced", b'{"price":7}')
+    assert (await run.status()).unique == "corner 7.0"
+    for body in (b'{"price":7.0,"shop":"corner"}', b'{"price":70e-1}'):
+        with pytest.raises(DuplicateRun) as caught:
+            await client.start_raw("priced", body)
+        assert (caught.value.key, caught.value.run_id) == ("corner 7.0", run.id)
+    with pytest.raises(DuplicateRun):
+        await client.start(priced, Priced(7))
+    (await system.stage.arrival("priced")).answer()
+    await system.audit(run)
+
+
+async def test_a_key_that_only_the_message_tells_is_refused_by_the_worker(system: System) -> None:
+    await system.pool("unique")
+    client = await system.client()
+    run = await client.start(named, Named("A"))
+    refused = await client.start_raw("named", b'{"name":"a"}')
+    assert (await system.audit(refused)).status.status == "failed"
+    (error,) = [error async for error in client.errors(refused.id)]
+    assert (error.type, run.id in error.message) == ("DuplicateRun", True)
+    (await system.stage.arrival("named")).answer()
+    await system.audit(run)
 
 
 async def test_the_caller_gives_a_key_and_overrides_the_processors(system: System) -> None:

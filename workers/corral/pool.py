@@ -33,10 +33,11 @@ from corral.jetstream.puller import Delivery
 from corral.jetstream.records import Records
 from corral.jetstream.streams import ensure, ensure_consumer
 from corral.jetstream.topology import consumers
+from corral.keys import encode_topic, topic_record
 from corral.loader import load_app
 from corral.processor import App
 from corral.roster import Roster
-from corral.runs import TopicRecord, encode
+from corral.runs import encode
 from corral.settings import Settings
 from corral.slottable import Held, read
 from corral.subjects import Names, topic_key
@@ -171,10 +172,8 @@ class Pool:
 
     async def _publish(self, topic: str) -> None:
         """Say what this pool knows of the topic's unique keys."""
-        unique = self._app.processors[topic].unique
-        value = encode(
-            TopicRecord(topic=topic, unique=unique if isinstance(unique, str) else None, computed=callable(unique))
-        )
+        processor = self._app.processors[topic]
+        value = encode_topic(topic_record(topic, processor.unique, processor.topic.type))
         key = topic_key(topic)
         for _ in range(5):
             entry = await self._records.get(key, leader=True)

@@ -10,7 +10,6 @@ async def reindex(message: Reindex, ctx: Context) -> None: ...
 from __future__ import annotations
 
 import inspect
-import string
 import typing
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,7 +18,8 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, overload
 import msgspec
 from typing_extensions import TypeVar
 
-from corral.errors import BadApp
+from corral.errors import BadApp, BadMessage
+from corral.keys import check_template, render
 from corral.retry import Backoff, default_backoff
 from corral.subjects import check_key, check_topic
 
@@ -96,12 +96,16 @@ class Processor(Generic[M, P, R]):
 
         Raises:
             BadName: what the template or the function makes is not a key.
+            BadMessage: it lacks a field of the template.
         """
         if self.unique is None:
             return None
         if callable(self.unique):
             return check_key(self.unique(message))
-        return check_key(render(self.unique, msgspec.to_builtins(message)))
+        try:
+            return check_key(render(self.unique, message))
+        except KeyError as missing:
+            raise BadMessage(self.topic.name, f"it has no field {missing}, of which its unique key is made") from None
 
     def __repr__(self) -> str:
         return f"<processor {self.__name__} of {self.topic.name!r}>"
@@ -222,36 +226,6 @@ def target_name(target: Topic[Any] | Processor[Any, ..., Any] | str) -> str:
             return check_topic(target)
 
 
-# --- templates of unique keys -----------------------------------------------------------------------
-
-
-def fields_of(template: str) -> list[str]:
-    """The field paths in a template; ValueError for one that has other than plain fields."""
-    names = []
-    for _, name, spec, conversion in string.Formatter().parse(template):
-        if name is None:
-            continue
-        if not all(part.isidentifier() for part in name.split(".")) or spec or conversion:
-            raise ValueError(f"{{{name}}} is not a field: only names, and dots between them")
-        names.append(name)
-    return names
-
-
-def render(template: str, message: object) -> str:
-    """The template with the fields of `message` (plain dicts and values) in it; KeyError if one is missing."""
-    out = []
-    for literal, name, _, _ in string.Formatter().parse(template):
-        out.append(literal)
-        if name is not None:
-            value: Any = message
-            for part in name.split("."):
-                if not isinstance(value, Mapping) or part not in value:
-                    raise KeyError(name)
-                value = value[part]
-            out.append(value if isinstance(value, str) else msgspec.json.encode(value).decode())
-    return "".join(out)
-
-
 # --- checks at import -------------------------------------------------------------------------------
 
 
@@ -274,26 +248,10 @@ def _check(
     if concurrency is not None and concurrency < 1:
         raise BadApp(f"{where}: concurrency is at least 1, not {concurrency}")
     if isinstance(unique, str):
-        _check_template(where, unique, topic.type)
-
-
-def _check_template(where: str, template: str, type: Any) -> None:
-    try:
-        names = fields_of(template)
-    except ValueError as error:
-        raise BadApp(f"{where}: unique={template!r}: {error}") from None
-    if not names:
-        raise BadApp(f"{where}: unique={template!r} names no field of the message, so it is the same for all")
-    try:
-        info = msgspec.inspect.type_info(type)
-    except TypeError:
-        return
-    known = {field.encode_name for field in getattr(info, "fields", ())}
-    for name in names:
-        if known and name.split(".")[0] not in known:
-            raise BadApp(
-                f"{where}: unique={template!r}: the message has no field {name!r}; it has {', '.join(sorted(known))}"
-            )
+        try:
+            check_template(unique, topic.type)
+        except ValueError as error:
+            raise BadApp(f"{where}: unique={unique!r}: {error}") from None
 
 
 def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -107,16 +107,6 @@ class Marker(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Seconds after which a worker that still executes something of the run is replaced; None: it may take its time."""
 
 
-class TopicRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What is stored under `topic.<topic>`: what pools say about the topic that they serve."""
-
-    topic: str
-    unique: str | None = None
-    """The template of the unique key; None where there is none, or where it is computed."""
-    computed: bool = False
-    """The key is computed by a function, so only a worker or a client with the app can tell it."""
-
-
 class TaskError(msgspec.Struct, frozen=True, kw_only=True):
     """Why a task ended as error."""
 
@@ -300,7 +290,6 @@ def plain(value: Any) -> Any:
 _decode_record = msgspec.json.Decoder(Record).decode
 _decode_beat = msgspec.json.Decoder(Beat).decode
 _decode_marker = msgspec.json.Decoder(Marker).decode
-_decode_topic = msgspec.json.Decoder(TopicRecord).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -319,11 +308,6 @@ def decode_marker(data: bytes) -> Marker:
     return _decode_marker(data)
 
 
-def decode_topic(data: bytes) -> TopicRecord:
-    """The topic's record in `data`; msgspec.DecodeError if there is none."""
-    return _decode_topic(data)
-
-
-def encode(value: Record | Beat | Marker | TopicRecord) -> bytes:
+def encode(value: Record | Beat | Marker) -> bytes:
     """Any of the stored values as JSON."""
     return _encode(value)

@@ -21,9 +21,10 @@ from corral.errors import BadName, Conflict, DuplicateRun, RunExists, StorageFul
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
+from corral.keys import decode_topic, render_json
 from corral.messages import ROOT, TaskId, body_limit, check_body, check_json, encode_body, encode_task
-from corral.processor import Processor, Topic, render, target_name
-from corral.runs import Record, decode_record, decode_topic, encode
+from corral.processor import Processor, Topic, target_name
+from corral.runs import Record, decode_record, encode
 from corral.settings import Settings
 from corral.subjects import Names, check_key, check_run_id, run_key, topic_key, unique_key
 from corral.system import new_run_id, short_id
@@ -64,7 +65,7 @@ class Starter:
         body = encode_body(topic, message, body_limit(self._connection.max_payload))
         if unique is None and isinstance(target, Processor):
             # The processor is here, so what it declares is known, be it a function or nothing at all.
-            unique, ask = target.key(message), False
+            unique, ask = _declared_key(target, body), False
         else:
             ask = unique is None
         return await self._start(topic, body, unique, ask=ask, on_duplicate=on_duplicate, id=id, replace=replace)
@@ -151,18 +152,19 @@ class Starter:
     async def _published_key(self, topic: str, body: bytes) -> str | None:
         """The key that pools say the topic's processor declares, as far as a template can tell it.
 
-        A function cannot be told from here: then the worker takes the key before the root runs.
+        Else, as where a function makes it, the worker takes the key before the root runs.
         """
         entry = await self._records.get(topic_key(topic))
         if entry is None:
             return None
-        template = decode_topic(entry.value).unique
-        if template is None:
+        published = decode_topic(entry.value)
+        if published.unique is None:
             return None
+        key = render_json(published.unique, published.fields, body)
         try:
-            return check_key(render(template, msgspec.json.decode(body)))
-        except (KeyError, BadName, msgspec.DecodeError):
-            return None  # a message of the wrong shape, which ends as error when it is decoded
+            return None if key is None else check_key(key)
+        except BadName:
+            return None  # which the worker finds too: the run ends as error
 
     # --- the steps ---------------------------------------------------------------------------------
 
@@ -242,6 +244,17 @@ class Starter:
                 await self._records.delete(entry.key, entry.revision)
             except Conflict:
                 log.info("the key was taken over already", extra={"run": record.id})
+
+
+def _declared_key(processor: Processor[Any, ..., Any], body: bytes) -> str | None:
+    """The key of the message as the worker will decode it: a caller may have put a 7 where the type says float."""
+    if processor.unique is None:
+        return None
+    try:
+        message = processor.topic.decode(body)
+    except Exception:  # noqa: BLE001  # a message's own __post_init__ may raise anything
+        return None  # the task will end as error by itself
+    return processor.key(message)
 
 
 def child_id(run_id: str, task: TaskId, number: int) -> str:

@@ -51,3 +51,25 @@ async def tidy(message: Entity, ctx: Context) -> None:
     finally:
         await cue("tidying", run=ctx.run_id)
         note(f"tidied {ctx.run_id}")
+
+
+class Priced(msgspec.Struct):
+    price: float
+    shop: str = "corner"
+
+
+@app.processor("priced", unique="{shop} {price}")
+async def priced(message: Priced) -> None:
+    await cue("priced")
+
+
+class Named(msgspec.Struct):
+    name: str
+
+    def __post_init__(self) -> None:
+        self.name = self.name.lower()
+
+
+@app.processor("named", unique="{name}")
+async def named(message: Named) -> None:
+    await cue("named")
