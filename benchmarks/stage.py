@@ -17,6 +17,7 @@ from benchmarks.app import SPREAD, Spread
 from benchmarks.child import DEADLINE, Child, child
 from benchmarks.moments import VARIABLE, Moments
 from corral import Client, Run, Topic
+from corral.credentials import Access
 from corral.pool import PoolOptions
 from corral.server import EmbeddedServer
 from corral.settings import Settings
@@ -43,7 +44,7 @@ class Stage:
         """A pool that serves these topics, from its first pull on; the value is its process id."""
         options = PoolOptions(
             app="benchmarks.app",
-            urls=[self.url],
+            access=Access(urls=[self.url]),
             settings=self.settings,
             workers=workers,
             slots=slots,
