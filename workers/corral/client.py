@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, Self, TypeVar
 import msgspec
 
 from corral.credentials import Login
-from corral.errors import CorralError, EventsExpired
+from corral.errors import CorralError, EventsExpired, PermissionDenied
 from corral.events import AnyEvent, Failed, Range, Receipt, Reopened, RunEnded, decode_event
+from corral.gate import Gated
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.reader import Reader, Since, Stored
 from corral.jetstream.streams import ensure
@@ -163,11 +164,7 @@ class Client:
         The key is `unique`, else what the template that a pool has published for the topic makes of the body. One
         that a function computes is claimed by the worker, before the root is executed.
         """
-        operations = self.operations
-        run_id = await operations.starter.start_raw(
-            topic, body, unique=unique, on_duplicate=on_duplicate, id=id, replace=operations.replace
-        )
-        return Run(run_id, operations)
+        return await self.operations.start_raw(topic, body, unique=unique, on_duplicate=on_duplicate, id=id)
 
     # --- look --------------------------------------------------------------------------------------
 
@@ -220,7 +217,7 @@ class Client:
         names, stream = self.operations.names, self.operations.names.events_stream
         back: list[tuple[int, int, list[Range]]] = []
         for stored in await subject_events(self.connection, stream, names.event(run_id, REOPENED)):
-            event = decode_event(stored.data)
+            event = decode_event(stored.data, stored.subject)
             if isinstance(event, Reopened):
                 back += [(event.round, batch, spans) for _, batch, spans in event.tasks]
         seen: set[tuple[tuple[int, int], int]] = set()
@@ -415,7 +412,10 @@ class Client:
             try:
                 out.append(
                     StoredEvent(
-                        names.run_of_event(stored.subject), stored.sequence, stored.time, decode_event(stored.data)
+                        names.run_of_event(stored.subject),
+                        stored.sequence,
+                        stored.time,
+                        decode_event(stored.data, stored.subject),
                     )
                 )
             except msgspec.DecodeError:
@@ -474,7 +474,13 @@ async def _batches(reader: Reader) -> AsyncIterator[list[Stored]]:
 async def _operations(connection: Connection, settings: Settings) -> Operations:
     """What works on the connection, with the streams there."""
     operations = Operations(connection, settings, by=_who())
-    await ensure(connection, operations.names, settings)
+    try:
+        await ensure(connection, operations.names, settings)
+    except PermissionDenied:
+        gated = Gated(connection, settings, by=_who())
+        if not await gated.known():
+            raise
+        return gated
     return operations
 
 

@@ -10,11 +10,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from corral.errors import Conflict, CorralError
+from corral.errors import Conflict, CorralError, PermissionDenied
 from corral.jetstream.records import Records
 from corral.subjects import LEADER_KEY
 
 log = logging.getLogger(__name__)
+
+NOT_ALLOWED = 60.0
+"""Seconds until somebody who may not be the bookkeeper tries again: rights can change."""
 
 
 async def stand(records: Records, name: str, lease: float, lead: Callable[[], Awaitable[None]]) -> None:
@@ -22,6 +25,10 @@ async def stand(records: Records, name: str, lease: float, lead: Callable[[], Aw
     while True:
         try:
             revision = await records.create(LEADER_KEY, name.encode(), ttl=lease)
+        except PermissionDenied:
+            log.info("the books are kept elsewhere: this pool may not", extra={"pool": name})
+            await asyncio.sleep(NOT_ALLOWED)
+            continue
         except CorralError as error:
             if not isinstance(error, Conflict):
                 log.warning("the election is out of reach", extra={"error": str(error)})

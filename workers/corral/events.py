@@ -180,9 +180,16 @@ _decode = msgspec.json.Decoder(AnyEvent).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def decode_event(data: bytes) -> AnyEvent:
-    """The event in `data`; msgspec.DecodeError (ValidationError included) if there is none."""
+def decode_event(data: bytes, subject: str | None = None) -> AnyEvent:
+    """The event in `data`; msgspec.DecodeError (ValidationError included) if there is none.
+
+    With the subject it was stored on, also if it is none for that subject: who may store what is said by subjects.
+    """
     event: AnyEvent = _decode(data)
+    if subject is not None:
+        stands_on = subject.split(".")[3]
+        if stands_on != ("dispatch" if isinstance(event, Opened | Sent) else kind(event)):
+            raise msgspec.ValidationError(f"an event {kind(event)!r} on a subject for {stands_on!r}")
     return event
 
 

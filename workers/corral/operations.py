@@ -112,6 +112,21 @@ class Operations:
         )
         return Run(run_id, self)
 
+    async def start_raw(
+        self,
+        topic: str,
+        body: bytes,
+        *,
+        unique: str | None = None,
+        on_duplicate: OnDuplicate = "reject",
+        id: str | None = None,
+    ) -> Run:
+        """Start a run with a body that is JSON already; see `Client.start_raw`."""
+        run_id = await self.starter.start_raw(
+            topic, body, unique=unique, on_duplicate=on_duplicate, id=id, replace=self.replace
+        )
+        return Run(run_id, self)
+
     async def replace(self, run_id: str) -> None:
         """Interrupt a run and wait for its end, so that its unique key is free."""
         await self.interrupt(run_id, reason="replaced", wait=True)

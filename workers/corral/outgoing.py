@@ -65,4 +65,4 @@ class Outgoing:
     async def _read_log(self, subject: str) -> list[tuple[int, AnyEvent]]:
         operations = self._operations
         stored = await subject_events(operations.connection, operations.names.events_stream, subject)
-        return [(each.sequence, decode_event(each.data)) for each in stored]
+        return [(each.sequence, decode_event(each.data, each.subject)) for each in stored]

@@ -234,7 +234,7 @@ class Reign:
                     continue
                 book = self._books.of(run_id)
                 try:
-                    book.take(decode_event(stored.data), stored.sequence, stored.time)
+                    book.take(decode_event(stored.data, stored.subject), stored.sequence, stored.time)
                 except Exception as error:  # noqa: BLE001  # one absurd event must not stop the counting of all runs
                     log.error(
                         "an event that cannot be read is ignored", extra={"seq": stored.sequence, "error": str(error)}

@@ -45,7 +45,7 @@ class History:
         try:
             for stored in await reader.read_all():
                 try:
-                    event = decode_event(stored.data)
+                    event = decode_event(stored.data, stored.subject)
                 except msgspec.DecodeError as error:
                     log.error(
                         "an event that cannot be read is ignored", extra={"seq": stored.sequence, "error": str(error)}

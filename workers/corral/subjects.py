@@ -174,6 +174,10 @@ def ledger_part_key(run_id: str, token: str, number: int) -> str:
     return f"{LEDGER_KEYS}.part.{run_id}.{token}.{number}"
 
 
+WORKER_KINDS = ("dispatch.>", "ended", "retrying", "failed", "crashed")
+"""The kinds of events that workers and pools store; the rest is for those who give orders, and for bookkeepers."""
+INTERRUPTED_KIND = "interrupted"
+REOPENED_KIND = "reopened"
 LEADER_KEY = "leader"
 LEDGER_KEYS = "ledger"
 LEDGER_ANCHOR_KEY = "ledger.anchor"

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from corral import __version__
-from corral.cli import act, demo, exits, look, prove, serve, start, tui
+from corral.cli import act, demo, exits, look, prove, secure, serve, start, tui
 from corral.cli.failures import guarded, outcome, prepare
 from corral.cli.login import with_login
 from corral.cli.output import say
@@ -27,6 +27,7 @@ _COMMANDS = (
     serve.up,
     serve.server,
     serve.pool,
+    secure.bookkeeper,
     tui.tui,
     start.start,
     look.runs,

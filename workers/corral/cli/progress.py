@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from corral.cli.output import Cell, ago, clock, duration, note, plural, table
 from corral.client import Client
+from corral.errors import PermissionDenied
 from corral.ledger import Counts
 from corral.runs import RunStatus, status_of
 
@@ -143,7 +144,10 @@ async def warned_if_unserved(client: Client, topic: str | None = None) -> AsyncI
 
 async def _warn(client: Client, topic: str | None) -> None:
     await asyncio.sleep(_PATIENCE)
-    workers = await client.workers()
+    try:
+        workers = await client.workers()
+    except PermissionDenied:
+        return  # not for this user to know
     if not workers:
         note("No worker is there: `corral pool APP` starts some. Until then everything stands still.")
     elif topic is not None and not any(topic in worker.topics for worker in workers):

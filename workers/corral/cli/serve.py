@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,13 +33,43 @@ EVERY = 1.0
 """Seconds between two lines of progress."""
 
 
-@command("corral server", "CORRAL_HOME=/srv/corral corral server                # data and address are kept there")
-def server(json: Json = False) -> int:
-    """Run the embedded server alone, until Ctrl-C.
+@command(
+    "CORRAL_HOME=/srv/corral corral server                # data and address are kept there",
+    "corral server --secure /srv/queue --host queue.example.org",
+)
+def server(
+    secure: Annotated[
+        Path | None,
+        typer.Option("--secure", metavar="DIR", help="With TLS, users and rights, which are made in DIR once."),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host", metavar="NAME", help="--secure: how clients call this machine, which then lets them in."
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", metavar="N", min=0, max=65535, help="--secure: default 4222; 0 for one that is free."),
+    ] = None,
+    namespace: Namespace = None,
+    *,
+    json: Json = False,
+) -> int:
+    """Run a server alone, until Ctrl-C.
 
-    It listens on this machine only, keeps its data in CORRAL_HOME, and is found by every other command of the same
-    user. Its address is printed once it takes connections.
+    The embedded server listens on this machine only, keeps its data in CORRAL_HOME, and is found by every other command
+    of the same user.
+
+    With --secure the server may be reached by others, who are let in by a file for their role that is made in DIR:
+    producer, worker, operator, viewer. What is in DIR already is kept as it is. The books are kept here, too.
     """
+    if secure is not None:
+        from corral.cli.secure import serve_secured
+
+        return serve_secured(secure, hosts=host or [], port=port, namespace=namespace, json=json)
+    if host or port is not None or namespace is not None:
+        raise typer.BadParameter("it goes with --secure", param_hint="--host, --port and --namespace")
     with ends_when_told(), EmbeddedServer.start() as own:
         if json:
             write_json({"server": hide_secret(own.url), "pid": own.pid, "version": own.version, "home": str(own.home)})
