@@ -35,6 +35,7 @@ class PlainSource:
     def __init__(self, state: State | None = None) -> None:
         self.state = state or State()
         self.failure: Exception | None = None
+        self.read_only = False
         self.looks: list[str | None] = []
         self.interrupted: list[str] = []
         self.answer: asyncio.Future[Receipt | None] | None = None

@@ -105,6 +105,17 @@ async def test_read_only_hides_what_changes_anything() -> None:
         assert "retry" not in stage.text()
 
 
+async def test_the_dashboard_of_somebody_who_may_change_nothing_is_read_only_by_itself() -> None:
+    async with dashboard(PlainSource(busy_state())) as stage:
+        assert "interrupt" in stage.lines()[-1]
+        stage.source.read_only = True
+        await stage.tick()
+        assert "interrupt" not in stage.lines()[-1]
+        assert "retry" not in stage.lines()[-1]
+        await stage.press("j", "j", "i")
+        assert "Interrupt" not in stage.text()
+
+
 # --- the retry ----------------------------------------------------------------------------------------
 
 

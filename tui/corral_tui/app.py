@@ -55,7 +55,7 @@ class Dashboard(App[int], inherit_bindings=False):
         # Without colours the toolkit must not translate the terminal's own ones to greys.
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.source = source
-        self.read_only = read_only
+        self._wanted_read_only = self._shown_read_only = read_only
         self.now = clock()
         """The time of the last repaint, by which all of it is drawn."""
         self._clock = clock
@@ -84,9 +84,17 @@ class Dashboard(App[int], inherit_bindings=False):
             self.exit(1)
             return
         self.now = self._clock()
+        if self.read_only != self._shown_read_only:
+            self._shown_read_only = self.read_only
+            self.refresh_bindings()
         with self.source.lock:
             for screen in self._visible_screens():
                 screen.tick(self.now)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing is to be changed: it was asked for, or this user may not."""
+        return self._wanted_read_only or self.source.read_only
 
     def _visible_screens(self) -> list[LiveScreen | Confirm]:
         """The screen on top, and below a dialogue the one that shines through."""

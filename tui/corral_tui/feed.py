@@ -43,6 +43,7 @@ class Feed:
         self.state = State()
         self.state.link = Link(server=_address(url), since=clock())
         self.failure: Exception | None = None
+        self.read_only = False
         self.lock = threading.RLock()
         self.changed: Callable[[], object] = lambda: None
         """Called on the feed's thread after each change of the state."""
@@ -111,7 +112,19 @@ class Feed:
             tasks.create_task(self._read_records(client, records_read))
             tasks.create_task(self._read_beats(client))
             tasks.create_task(self._read_events(client, records_read))
+            tasks.create_task(self._ask_rights(client))
             self._look()
+
+    async def _ask_rights(self, client: Client) -> None:
+        """Nothing depends on it but what the screens offer: it may be asked again until there is an answer."""
+        while True:
+            try:
+                self.read_only = not await client.may_act()
+            except CorralError:
+                await asyncio.sleep(WATCH)
+            else:
+                self.changed()
+                return
 
     async def _watch_connection(self, client: Client) -> None:
         """Say whether it is there; the connection itself comes back without us."""

@@ -17,6 +17,9 @@ class Source(Protocol):
     failure: Exception | None
     """Why there is nothing to show and never will be: no server, no permission."""
 
+    read_only: bool
+    """Whether this user may change nothing, as far as that is known."""
+
     @property
     def lock(self) -> AbstractContextManager[object]:
         """Held while the state is changed, and while values are taken from it."""

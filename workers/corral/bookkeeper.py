@@ -68,6 +68,8 @@ class Bookkeeper:
             beat = decode_beat(message.data)
         except msgspec.DecodeError:
             return  # not one of ours
+        if message.subject != self._names.beat(beat.id):
+            return  # in another's name, or what the server delivered because somebody named this as the reply subject
         self._roster.hear(beat, time.monotonic())
         self._heard.set()
         if self._reign is not None:

@@ -26,7 +26,7 @@ from corral.gate import Gated
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.reader import Reader, Since, Stored
 from corral.jetstream.streams import ensure
-from corral.jetstream.topology import consumers, queue_counts, subject_events
+from corral.jetstream.topology import consumers, purge, queue_counts, subject_events
 from corral.messages import task_text
 from corral.operations import Operations, Run
 from corral.processor import Processor, Topic
@@ -324,6 +324,14 @@ class Client:
         """Order a run to stop; see `Run.interrupt`."""
         return await self.operations.interrupt(run_id, reason=reason, wait=wait, kill_after=kill_after)
 
+    async def may_act(self) -> bool:
+        """Whether this user may stop runs. Changes nothing: what is asked for removes no message."""
+        try:
+            await purge(self.connection, self.operations.names, "-", "-", below=2)
+        except PermissionDenied:
+            return False
+        return True
+
     # --- streams of what happens, for monitors -----------------------------------------------------
 
     async def read_records(self) -> AsyncIterator[list[tuple[str, Record | None]]]:
@@ -364,16 +372,18 @@ class Client:
 
     async def on_beat(self, callback: Callable[[Beat, float], None]) -> Callable[[], Any]:
         """Call back with every heartbeat and the time it was heard; returns an async function that ends this."""
+        names = self.operations.names
 
         def heard(message: Message) -> None:
             try:
                 beat = decode_beat(message.data)
             except msgspec.DecodeError:
                 return  # not one of ours
-            callback(beat, time.time())
+            if message.subject == names.beat(beat.id):  # else it is in another's name
+                callback(beat, time.time())
 
-        subscription = await self.connection.subscribe(self.operations.names.all_beats, heard)
-        await self.connection.publish(self.operations.names.control(ROLL_CALL))
+        subscription = await self.connection.subscribe(names.all_beats, heard)
+        await self.connection.publish(names.control(ROLL_CALL))
         return subscription.close
 
     # --- how ---------------------------------------------------------------------------------------
