@@ -176,6 +176,10 @@ class SyncClient:
         """See `Client.interrupt`."""
         return self._loop.call(self._client.interrupt(run_id, reason=reason, wait=wait, kill_after=kill_after))
 
+    def may_act(self) -> bool:
+        """See `Client.may_act`."""
+        return self._loop.call(self._client.may_act())
+
 
 class _Loop:
     """An asyncio loop in a thread."""
