@@ -25,7 +25,7 @@ from corral_tui.screens.runs import RunsScreen
 from corral_tui.source import Source
 from corral_tui.spans import Line
 from corral_tui.summary import exit_code
-from corral_tui.theme import THEME
+from corral_tui.theme import PLAIN, THEMES
 
 FRAME = 0.1
 """Seconds between two repaints: what happens in between is folded, and seen at once."""
@@ -64,9 +64,9 @@ class Dashboard(App[int], inherit_bindings=False):
         self._orders: list[Order] = []
 
     def on_mount(self) -> None:
-        self.register_theme(THEME)
-        if not self.no_color:
-            self.theme = THEME.name
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = PLAIN if self.no_color else THEMES[0].name
         self.source.start()
         self.push_screen(RunsScreen())
         if self._run_id is not None:

@@ -15,7 +15,6 @@ from textual.widget import Widget
 
 from corral_tui import view
 from corral_tui.spans import Line, line
-from corral_tui.theme import RAISED
 from corral_tui.values import RunView
 from corral_tui.widgets.keys import Keys
 from corral_tui.widgets.lines import Centred, Lines
@@ -45,7 +44,7 @@ class LiveScreen(Screen[None], inherit_bindings=False):
         """Show what the state says now. The state's lock is held."""
 
     def compose(self) -> ComposeResult:
-        yield Lines(id="truth", ground=RAISED)
+        yield Lines(id="truth", raised=True)
         yield from self.body()
         yield Lines(id="notice")
         yield Keys()

@@ -13,7 +13,6 @@ from textual.screen import ModalScreen
 
 from corral_tui import view
 from corral_tui.spans import Line, line
-from corral_tui.theme import RAISED
 from corral_tui.values import RunView
 from corral_tui.widgets.lines import Lines
 
@@ -25,7 +24,7 @@ class Choice(Lines, can_focus=True):
     """No or yes, the chosen one in brackets."""
 
     def __init__(self, yes: str, role: str) -> None:
-        super().__init__(id="choice", ground=RAISED)
+        super().__init__(id="choice", raised=True)
         self._yes = yes
         self._role = role
         self.chosen = False
@@ -65,7 +64,7 @@ class Confirm(ModalScreen[bool], inherit_bindings=False):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
-            yield Lines(id="question", ground=RAISED)
+            yield Lines(id="question", raised=True)
             yield Choice(self.VERB, self.ROLE)
 
     def on_mount(self) -> None:

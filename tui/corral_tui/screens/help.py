@@ -12,7 +12,6 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 
 from corral_tui.spans import GLYPHS, Line, line
-from corral_tui.theme import RAISED
 from corral_tui.widgets.lines import Lines
 
 _NAMES = {"slash": "/", "question_mark": "?", "escape": "esc", "pagedown": "pgdn", "pageup": "pgup"}
@@ -31,7 +30,7 @@ class HelpScreen(ModalScreen[None], inherit_bindings=False):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
-            yield Lines(id="help", ground=RAISED)
+            yield Lines(id="help", raised=True)
 
     def on_mount(self) -> None:
         self.query_one(Lines).show(self._lines)

@@ -17,7 +17,6 @@ from corral_tui.rows import error_row, event_row, topic_row
 from corral_tui.screens.base import LiveScreen
 from corral_tui.screens.workers import WorkersScreen
 from corral_tui.spans import Line, line
-from corral_tui.theme import RAISED
 from corral_tui.values import RunView
 from corral_tui.widgets.lines import Centred, Lines
 from corral_tui.widgets.pane import Pane
@@ -86,7 +85,7 @@ class RunScreen(LiveScreen):
         yield Table(id="topics")
         with Container(id="errors-both"):
             yield Table(id="errors", empty="no errors", opens=True)
-            yield Pane(id="traceback", ground=RAISED)
+            yield Pane(id="traceback", raised=True)
         yield Table(id="events", empty="no events are stored any more")
         yield Centred(id="gone")
 

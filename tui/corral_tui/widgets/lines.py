@@ -11,7 +11,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from corral_tui.spans import Line
-from corral_tui.theme import style
+from corral_tui.theme import palette_of, style
 from corral_tui.widgets.strips import fitted, width_of
 
 
@@ -22,11 +22,11 @@ class Lines(Widget):
     Lines { height: auto; width: 1fr; padding: 0; }
     """
 
-    def __init__(self, *, id: str | None = None, indent: int = 1, ground: str | None = None) -> None:
+    def __init__(self, *, id: str | None = None, indent: int = 1, raised: bool = False) -> None:
         super().__init__(id=id)
         self._lines: list[tuple[Line, Line]] = []
         self._indent = indent
-        self._ground = ground
+        self._raised = raised
 
     def show(self, lines: Sequence[Line], rights: Sequence[Line] = ()) -> None:
         """Draw these lines from now on; `rights` stand at the right edge, where there is room."""
@@ -44,7 +44,7 @@ class Lines(Widget):
         return len(self._lines)
 
     def look(self, role: str) -> Style:
-        return style(role, colour=not self.app.no_color, ground=self._ground)
+        return style(role, palette_of(self.app), raised=self._raised)
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width

@@ -13,7 +13,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from corral_tui.spans import Line
-from corral_tui.theme import style
+from corral_tui.theme import palette_of, style
 from corral_tui.widgets.strips import fitted, width_of
 
 
@@ -30,10 +30,10 @@ class Pane(ScrollView, can_focus=True):
     Pane { height: 1fr; width: 1fr; scrollbar-size: 0 1; overflow-x: auto; overflow-y: auto; }
     """
 
-    def __init__(self, *, id: str | None = None, ground: str | None = None) -> None:
+    def __init__(self, *, id: str | None = None, raised: bool = False) -> None:
         super().__init__(id=id)
         self._lines: list[Line] = []
-        self._ground = ground
+        self._raised = raised
 
     def show(self, lines: Sequence[Line]) -> None:
         """Another text, from its beginning; the same one stays where it is."""
@@ -46,7 +46,7 @@ class Pane(ScrollView, can_focus=True):
         self.refresh()
 
     def _look(self, role: str) -> Style:
-        return style(role, colour=not self.app.no_color, ground=self._ground)
+        return style(role, palette_of(self.app), raised=self._raised)
 
     def render_line(self, y: int) -> Strip:
         left, top = self.scroll_offset

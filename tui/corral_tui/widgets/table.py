@@ -20,7 +20,7 @@ from textual.strip import Strip
 
 from corral_tui.columns import Column
 from corral_tui.spans import Line
-from corral_tui.theme import style
+from corral_tui.theme import palette_of, style
 from corral_tui.widgets.strips import fitted
 
 Cells = Sequence[Line]
@@ -35,7 +35,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         Binding("enter", "open", "open", key_display="enter"),
         Binding("down,j", "move(1)", "down", show=False),
         Binding("up,k", "move(-1)", "up", show=False),
-        Binding("pagedown,ctrl+d,space", "page(1)", "page down", show=False),
+        Binding("space", "mark", "mark", show=False),
+        Binding("pagedown,ctrl+d", "page(1)", "page down", show=False),
         Binding("pageup,ctrl+u", "page(-1)", "page up", show=False),
         Binding("home,g", "edge(False)", "first", show=False),
         Binding("end,G", "edge(True)", "last", show=False),
@@ -67,12 +68,25 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         def control(self) -> Table:
             return self.table
 
-    def __init__(self, *, id: str | None = None, empty: str = "", opens: bool = False) -> None:
+    class Titled(Message):
+        """A click on the title of a column."""
+
+        def __init__(self, table: Table, column: str) -> None:
+            super().__init__()
+            self.table, self.column = table, column
+
+        @property
+        def control(self) -> Table:
+            return self.table
+
+    def __init__(self, *, id: str | None = None, empty: str = "", opens: bool = False, marks: bool = False) -> None:
         super().__init__(id=id)
         self._empty = empty
         """What stands in an empty list."""
         self._opens = opens
         """Whether there is something behind a row."""
+        self._takes_marks = marks
+        self._marked: set[str] = set()
         self._columns: tuple[Column, ...] = ()
         self._keys: Sequence[str] = ()
         self._index: dict[str, int] = {}
@@ -92,6 +106,27 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
     def keys(self) -> Sequence[str]:
         """The rows that there are."""
         return self._keys
+
+    @property
+    def marked(self) -> frozenset[str]:
+        """The rows that are marked, shown or not."""
+        return frozenset(self._marked)
+
+    def clear_marks(self) -> None:
+        """Nothing is marked any more."""
+        self._marked.clear()
+        self.refresh()
+
+    def mark(self, keys: Sequence[str]) -> None:
+        """Mark these too."""
+        self._marked.update(keys)
+        self.refresh()
+
+    def say_empty(self, text: str) -> None:
+        """What stands in the list when it is empty."""
+        if text != self._empty:
+            self._empty = text
+            self.refresh()
 
     def show(self, columns: tuple[Column, ...], keys: Sequence[str], make: MakeRow) -> None:
         """Show these rows from now on, and draw again what differs from what is on the screen."""
@@ -152,36 +187,37 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             self.refresh(Region(0, y, self.size.width, 1))
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        colour = not self.app.no_color
+        width, palette = self.size.width, palette_of(self.app)
+        text = style("text", palette)
         if y == 0:
-            return self._strip([((c.title, "head"),) for c in self._columns], " ", width, cursor=False, colour=colour)
+            return self._strip([((c.title, "head"),) for c in self._columns], width)
         index = self._first_visible() + y - 1
         if index >= len(self._keys):
             if index == 1 and not self._keys:
-                segments = [
-                    Segment("  ", style("text", colour=colour)),
-                    Segment(self._empty, style("dim", colour=colour)),
-                ]
-                return Strip(segments).adjust_cell_length(width, style("text", colour=colour))
-            return Strip.blank(width, style("text", colour=colour))
+                segments = [Segment("  ", text), Segment(self._empty, style("dim", palette))]
+                return Strip(segments).adjust_cell_length(width, text)
+            return Strip.blank(width, text)
         key = self._keys[index]
         cells = self._make(key)
         if cells is None:
-            return Strip.blank(width, style("text", colour=colour))
+            return Strip.blank(width, text)
         if len(self._painted) > 500:
             self._painted.clear()  # rows that were scrolled away
         self._painted[key] = cells
-        cursor = key == self._cursor
-        return self._strip(cells, "▌" if cursor else " ", width, cursor=cursor and self.has_focus, colour=colour)
+        return self._strip(cells, width, cursor=key == self._cursor, marked=key in self._marked)
 
-    def _strip(self, cells: Cells, mark: str, width: int, *, cursor: bool, colour: bool) -> Strip:
+    def _strip(self, cells: Cells, width: int, *, cursor: bool = False, marked: bool = False) -> Strip:
+        palette, lit = palette_of(self.app), cursor and self.has_focus
+
         def look(role: str) -> Style:
-            return style(role, colour=colour, cursor=cursor)
+            return style(role, palette, cursor=lit)
 
-        segments = [Segment(mark, look("accent"))]
-        for column, cell in zip(self._columns, cells, strict=True):
-            segments.append(Segment(" " * column.gap, look("text")))
+        segments = [Segment("▌" if cursor else " ", look("accent"))]
+        for place, (column, cell) in enumerate(zip(self._columns, cells, strict=True)):
+            if marked and not place:
+                segments.append(Segment("•".ljust(column.gap), look("marked")))
+            else:
+                segments.append(Segment(" " * column.gap, look("text")))
             segments += fitted(cell, column.width, look, right=column.right)
         return Strip(segments).adjust_cell_length(width, look("text"))
 
@@ -189,11 +225,18 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters
-        return self._opens or action != "open"
+        return (self._opens or action != "open") and (self._takes_marks or action != "mark")
 
     def action_open(self) -> None:
         if self._cursor is not None:
             self.post_message(self.Opened(self, self._cursor))
+
+    def action_mark(self) -> None:
+        if self._cursor is None:
+            return
+        self._marked ^= {self._cursor}
+        self._refresh_row(self._place())
+        self.action_move(1)
 
     def action_move(self, by: int) -> None:
         self._go(self._place() + by)
@@ -220,13 +263,25 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
 
     def on_click(self, event: events.Click) -> None:
         index = self._first_visible() + event.y - 1
-        if event.y == 0 or index >= len(self._keys):
+        if event.y == 0:
+            if (column := self._column_at(event.x)) is not None:
+                self.post_message(self.Titled(self, column))
+            return
+        if index >= len(self._keys):
             return
         key = self._keys[index]
         if key == self._cursor and self._opens:
             self.action_open()
         else:
             self.select(key)
+
+    def _column_at(self, x: int) -> str | None:
+        right = 1
+        for column in self._columns:
+            right += column.gap + column.width
+            if x < right:
+                return column.name
+        return None
 
     def on_resize(self) -> None:
         self.virtual_size = Size(self.size.width, len(self._keys) + 1)
