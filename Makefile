@@ -8,13 +8,14 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint bench clean
+.PHONY: help demo test check lint bench chaos chaos-cluster clean
 
 help:
 	@echo "make demo    watch workers go through thousands of files of this machine"
 	@echo "make test    run the tests against a real server"
 	@echo "make check   what must pass before a commit: ruff, mypy, import contracts, tests"
 	@echo "make bench   measure, and print a table"
+	@echo "make chaos   strike a running system with faults, seed after seed; chaos-cluster: on three servers"
 	@echo "make clean   remove .venv and everything that tools left behind"
 
 demo: .venv/.installed
@@ -33,6 +34,12 @@ lint: .venv/.developed
 
 bench: .venv/.developed
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: .venv/.developed
+	@$(BIN)/python -m tests.chaos --count 200 $(ARGS)
+
+chaos-cluster: .venv/.developed
+	@$(BIN)/python -m tests.chaos --cluster --count 50 $(ARGS)
 
 clean:
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

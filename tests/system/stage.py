@@ -70,6 +70,10 @@ class Stage:
         """The next one to reach this cue, each once, in order of arrival."""
         return await within(self._queue(name).get(), f"somebody who waits at {name!r}")
 
+    async def first(self, name: str) -> Arrival:
+        """As `arrival`, of one that may never come."""
+        return await self._queue(name).get()
+
     async def arrivals(self, name: str, count: int) -> list[Arrival]:
         """The next so many."""
         return [await self.arrival(name) for _ in range(count)]

@@ -1,0 +1,322 @@
+"""The checker: what the processors wrote down, the raw events, the records, the queue and the keys must agree."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from corral import Client, events
+from corral.client import StoredEvent
+from corral.errors import CorralError
+from corral.jetstream.topology import consumers, queue_counts
+from corral.messages import TaskId, task_text
+from corral.recount import _History as Recount
+from corral.recount import recount
+from corral.runs import Record, decode_marker, decode_record, status_of
+from corral.subjects import key_hash
+from tests.chaos.producer import Order, Said
+from tests.chaos.work import Begun, Over, Work
+from tests.system.pools import COUNTS
+
+if TYPE_CHECKING:
+    from tests.chaos.world import World
+
+QUIET = 20.0
+"""Seconds in which the queue must be empty once all runs have ended."""
+STALL = 1.0
+"""Seconds without a heartbeat after which the machine itself has held a worker up."""
+
+
+class Told(Protocol):
+    """An order, and what was said each time."""
+
+    @property
+    def order(self) -> Order: ...
+    @property
+    def said(self) -> list[Said]: ...
+
+
+class Findings(msgspec.Struct):
+    """What is wrong, and what was counted."""
+
+    wrong: list[str] = []
+    runs: int = 0
+    tasks: int = 0
+    executions: int = 0
+    extra: int = 0
+    """Executions beyond those that had to be."""
+    rounds: int = 0
+    outcomes: Counter[str] = msgspec.field(default_factory=Counter)
+
+    def check(self, fact: object, what: str) -> None:
+        """Note what does not hold."""
+        if not fact:
+            self.wrong.append(what)
+
+
+async def check(world: World, client: Client, told: Sequence[Told], *, stuck: list[str]) -> Findings:
+    """Look at everything, when all has healed."""
+    findings = Findings()
+    for run_id in stuck:
+        findings.wrong.append(f"run {run_id} does not end: {await _how_it_stands(world, client, run_id)}")
+    if stuck:
+        return findings
+    await _check_queue(world, findings)
+    entries = {kind: await world.records.entries(kind) for kind in ("run", "unique", "interrupt")}
+    records = {record.id: record for record in (decode_record(entry.value) for entry in entries["run"])}
+    for entry in entries["unique"]:
+        holder = records.get(entry.value.decode())
+        findings.wrong.append(f"a key is still held: {entry.key} by {holder.id if holder else entry.value!r}")
+    for entry in entries["interrupt"]:
+        marked = records.get(entry.key.partition(".")[2])
+        marker = decode_marker(entry.value)
+        findings.check(marked is None or marker.round <= marked.round, f"a marker of a later round: {marker} {marked}")
+    truth = _Truth(world)
+    for record in records.values():
+        if record.state == "final":
+            await _check_run(world, client, record, truth, findings)
+        else:
+            findings.check(record.state == "aborted", f"run {record.id} is left {record.state}")
+            findings.check(not truth.of(record.id), f"run {record.id} was executed and is {record.state}")
+    _check_orders(world, told, records, findings)
+    _check_keys(world, records, truth, findings)
+    return findings
+
+
+async def _check_queue(world: World, findings: Findings) -> None:
+    counts: object = None
+    waiting: object = None
+    try:
+        async with asyncio.timeout(QUIET):
+            while True:
+                try:
+                    counts = await queue_counts(world.connection, world.names)
+                    found = await consumers(world.connection, world.names)
+                    waiting = {topic: some for topic, some in found.items() if some[0] or some[1]}
+                except CorralError as error:
+                    counts = error
+                if not counts and not waiting:
+                    return
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        findings.wrong.append(f"the queue is not empty: {counts}, {waiting}")
+
+
+async def _how_it_stands(world: World, client: Client, run_id: str) -> str:
+    keys = [await world.records.get(f"{kind}.{run_id}", leader=True) for kind in ("run", "interrupt")]
+    stored = [one async for one in client.events(run_id)]
+    queue = await queue_counts(world.connection, world.names)
+    waiting = await consumers(world.connection, world.names)
+    return "\n".join(map(str, [*keys, *stored[-12:], queue, waiting, *world.beats.values()]))
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+class _Truth:
+    """What was executed."""
+
+    def __init__(self, world: World) -> None:
+        begun, self.ends = world.executions()
+        self.runs: dict[str, dict[str, list[Begun]]] = defaultdict(lambda: defaultdict(list))
+        for execution in sorted(begun, key=lambda execution: execution.at):
+            self.runs[execution.run][execution.task].append(execution)
+
+    def of(self, run_id: str) -> dict[str, list[Begun]]:
+        """Executions by task."""
+        return self.runs.get(run_id, {})
+
+    def end(self, execution: Begun) -> Over | None:
+        """How it ended; None if it was killed."""
+        return self.ends.get((execution.pid, execution.number))
+
+
+async def _check_run(world: World, client: Client, record: Record, truth: _Truth, findings: Findings) -> None:
+    stored = [one async for one in client.events(record.id)]
+    wrong = _Wrong(record.id, findings)
+    status = status_of(record)
+    pairs = [(one.seq, one.event) for one in stored]
+    again = recount(record.topic, pairs)
+    for name in COUNTS:
+        counted, recorded = getattr(again.counts, name), getattr(status, name)
+        wrong.check(counted == recorded, f"{name} is {recorded}, and {counted} by the events")
+    for topic in {*again.topics, *status.topics}:
+        one, other = again.topics.get(topic), status.topics.get(topic)
+        same = one and other and all(getattr(one, name) == getattr(other, name) for name in COUNTS)
+        wrong.check(same, f"topic {topic}: {other}, and {one} by the events")
+    wrong.check(status.total == status.success + status.error + status.interrupted, "the counts do not add up")
+    wrong.check(again.over, "no end of the run is stored")
+    wrong.check(again.finished, "not finished by the events")
+    wrong.check(again.root == status.root, f"the root is {status.root}, and {again.root} by the events")
+    findings.runs += 1
+    findings.rounds += record.round
+    findings.tasks += status.total
+    findings.outcomes[status.status] += 1
+    _check_tasks(world, record, stored, truth, findings)
+
+
+class _Wrong:
+    def __init__(self, run_id: str, findings: Findings) -> None:
+        self.run_id = run_id
+        self.findings = findings
+
+    def check(self, fact: object, what: str) -> None:
+        self.findings.check(fact, f"run {self.run_id}: {what}")
+
+
+def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth: _Truth, findings: Findings) -> None:
+    """Every task that counts was executed as its outcome says, and what its message wanted has come out."""
+    wrong = _Wrong(record.id, findings)
+    history = Recount(record.topic)
+    for one in stored:
+        history.add(one.seq, one.event)
+    executed = truth.of(record.id)
+    failed = {one.event.task: one.event.error for one in stored if isinstance(one.event, events.Failed)}
+    wanted = {work.name: work for work in msgspec.json.decode(record.body, type=Work).family()}
+    names: Counter[str] = Counter()
+    gaps = False
+    for task, _ in history.counted_tasks():
+        outcome = history.outcomes[task[0]].get(task[1])
+        begun = executed.get(task_text(task), [])
+        ends = [end.how for one in begun if (end := truth.end(one)) is not None]
+        gaps |= outcome in ("interrupted", "killed", "removed") or failed.get(task) in _TOLD_BY_OTHERS
+        names.update({one.name for one in begun})
+        wrong.check(len({one.name for one in begun}) <= 1, f"task {task} is two: {begun}")
+        if outcome == "success":
+            wrong.check("ok" in ends, f"task {task} is recorded as success, and was executed as {begun} {ends}")
+        elif outcome == "error":
+            others = failed.get(task) in _TOLD_BY_OTHERS
+            wrong.check(others or "error" in ends, f"task {task} is recorded as error, and was executed as {ends}")
+            if others:
+                wrong.check(_is_explained(world, begun, failed[task]), f"task {task} ended as {failed[task]}")
+        if outcome in ("success", "error") and begun and failed.get(task) not in _TOLD_BY_OTHERS:
+            work = wanted[begun[0].name]
+            expected = _expected(work, healed=record.round > 0)
+            wrong.check(expected in (None, outcome), f"{work.name} ({work.how} {work.times}) ended as {outcome}")
+        _count_executions(world, task, begun, truth, history.brought_back.get(task, 0), findings)
+    wrong.check(all(count == 1 for count in names.values()), f"counted more than once: {names.most_common(3)}")
+    missing = wanted.keys() - names.keys()
+    if not gaps:
+        wrong.check(not missing, f"{len(missing)} tasks were not executed or do not count: {sorted(missing)[:5]}")
+
+
+_TOLD_BY_OTHERS = ("Killed", "Lost", "DuplicateRun")
+"""Errors that are not the processor's own."""
+
+
+def _is_explained(world: World, begun: list[Begun], error: str) -> bool:
+    if error == "Lost":
+        return "lose tail" in world.servers_struck
+    if error == "Killed":  # its own process died: that of the worker, or the isolated one with it
+        return any(_why(world, one) for one in begun)
+    return True
+
+
+def _expected(work: Work, *, healed: bool) -> str | None:
+    """How the task must end; None: it depends."""
+    match work.how:
+        case "reject":
+            return "error"
+        case "flaky":
+            return None if healed else "error"
+        case "fail":
+            attempts = {"tough": 3, "thread": 2}.get(work.topic, 1)
+            return "error" if work.times >= attempts else "success"
+        case _:
+            return "success"
+
+
+def _count_executions(
+    world: World, task: TaskId, begun: list[Begun], truth: _Truth, rounds: int, findings: Findings
+) -> None:
+    """Executions beyond those that the task's retries and the run's rounds account for must be a fault's doing."""
+    findings.executions += len(begun)
+    again = sum(_needs_another(truth.end(one)) for one in begun)
+    extra = len(begun) - 1 - again - rounds
+    if extra <= 0:
+        return
+    findings.extra += extra
+    explained = any(_why(world, one) for one in begun)
+    ends = [(one.pid, end.how if (end := truth.end(one)) else "killed") for one in begun]
+    findings.check(
+        explained, f"run {begun[0].run}: task {task} was executed {len(begun)} times without a fault: {ends}"
+    )
+
+
+def _needs_another(end: Over | None) -> bool:
+    """Whether this execution was to be followed by another one: `Requeue`, or a failed attempt."""
+    return end is not None and end.how in ("again", "error")
+
+
+def _why(world: World, execution: Begun) -> str | None:
+    """What was done to the process of an execution, or around it."""
+    if execution.pid in world.struck:
+        return world.struck[execution.pid]
+    if world.servers_struck:
+        return ", ".join(world.servers_struck)
+    pool = world.pool_of(execution.pid)
+    if pool in world.lines_struck:
+        return "its connection"
+    if any(pid in world.struck for pid in world.ancestors(execution.pid)):
+        return "its worker"
+    if world.silent.get(execution.pid, 0.0) > STALL:
+        return "held up by the machine"
+    return None
+
+
+# --- all runs together ---------------------------------------------------------------------------
+
+
+def _check_orders(world: World, told: Sequence[Told], records: dict[str, Record], findings: Findings) -> None:
+    """What was confirmed is there; what was refused is not."""
+    if "lose tail" in world.servers_struck:
+        return  # what was confirmed may be among what was lost
+    confirmed = {one.order.id for one in told if one.order.do == "start" and _ran(one)}
+    for one in told:
+        last = one.said[-1]
+        text = f"{one.order.do} {one.order.id}: {[each.result for each in one.said]} {last.text}"
+        record = records.get(one.order.id)
+        if last.error:
+            findings.check(last.result in _PROPER or last.unknown or "undone" in last.text, text)
+        elif one.order.do == "start" and last.result == one.order.id:
+            findings.check(record is not None and record.state == "final", f"{text}: and there is no run")
+        elif one.order.do == "start":
+            findings.check(last.result in records, f"{text}: joined no run")
+        if one.order.do == "start" and last.result == "DuplicateRun" and one.order.id not in confirmed:
+            unclear = any(each.unknown for other in told if other.order.id == one.order.id for each in other.said)
+            gone = record is None or record.state == "aborted"
+            findings.check(gone or unclear, f"{text}: and the run is there")
+
+
+_PROPER = ("DuplicateRun", "RunNotFound", "NotEnded")
+"""Refusals that are right where producers race."""
+
+
+def _ran(one: Told) -> bool:
+    return one.said[-1].result == one.order.id
+
+
+def _check_keys(world: World, records: dict[str, Record], truth: _Truth, findings: Findings) -> None:
+    """No two runs with the same key were executed at the same time, by processes that nothing was done to."""
+    spans: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for record in records.values():
+        if record.unique is not None:
+            spans[key_hash(record.unique)] += [(*span, record.id) for span in _spans(world, truth.of(record.id), truth)]
+    for found in spans.values():
+        latest: tuple[float, float, str] = (0.0, 0.0, "")
+        for span in sorted(found):
+            if span[2] != latest[2] and span[0] < latest[1]:
+                findings.wrong.append(f"{span[2]} and {latest[2]} were executed at once, and have the same key")
+            latest = max(latest, span, key=lambda each: each[1])
+
+
+def _spans(world: World, executed: dict[str, list[Begun]], truth: _Truth) -> Iterator[tuple[float, float]]:
+    for begun in executed.values():
+        for one in begun:
+            end = truth.end(one)
+            if end is not None and _why(world, one) is None:
+                yield one.at, end.at

@@ -1,0 +1,211 @@
+"""One history: a plan is carried out, everything heals, and the checker looks at what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from corral import Client
+from corral.jetstream.topology import destroy
+from corral.runs import Record
+from tests.chaos.check import Findings, check
+from tests.chaos.plans import Fault, Interrupt, Plan, Retry, Start
+from tests.chaos.producer import Order, Said
+from tests.chaos.servers import Servers
+from tests.chaos.striking import strike
+from tests.chaos.work import heal
+from tests.chaos.world import World
+from tests.system.stage import Stage, within
+
+ENDS = 60.0
+"""Seconds after the last order and fault in which everything must have ended."""
+BLOW = 0.3
+"""Seconds for a blow to land, before a process that has announced a step goes on."""
+
+
+class Told(NamedTuple):
+    """What a producer was told, and what it said each time."""
+
+    order: Order
+    said: list[Said]
+
+
+class Outcome(NamedTuple):
+    """What a history came to."""
+
+    plan: Plan
+    findings: Findings
+    struck: list[str]
+    """The faults that took place."""
+    seconds: float
+
+
+async def run_history(plan: Plan, servers: Servers, folder: Path) -> Outcome:
+    """Carry the plan out on running servers, in a namespace of its own; `folder` is new."""
+    began = time.monotonic()
+    folder.mkdir(parents=True)
+    namespace = f"c{secrets.token_hex(4)}"
+    async with Stage() as stage, World(plan, servers, folder, stage, namespace) as world:
+        history = _History(world)
+        try:
+            findings = await history.run()
+        finally:
+            await destroy(world.connection, world.names)
+    return Outcome(plan, findings, history.struck, time.monotonic() - began)
+
+
+class _History:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.plan = world.plan
+        self.told: list[Told] = []
+        self.struck: list[str] = []
+        self.records: dict[str, Record] = {}
+        self._news = asyncio.Condition()
+        self._begun_at = 0.0
+        self._starting = Counter(start.id for start in self.plan.starts)
+
+    async def run(self) -> Findings:
+        """Everything, from the first order to the findings."""
+        async with Client(",".join(self.world.servers.urls), settings=self.world.settings) as client:
+            reading = asyncio.create_task(self._read(client))
+            self._begun_at = time.monotonic()
+            orders = [asyncio.create_task(self._start(start)) for start in self.plan.starts]
+            orders += [asyncio.create_task(self._interrupt(order)) for order in self.plan.interrupts]
+            orders += [asyncio.create_task(self._retry(order)) for order in self.plan.retries]
+            blows = [asyncio.create_task(self._strike(i, fault)) for i, fault in enumerate(self.plan.faults)]
+            cued = [blow for blow, fault in zip(blows, self.plan.faults, strict=True) if fault.step]
+            timed = [blow for blow in blows if blow not in cued]
+            try:
+                await self._all(timed, "the faults, and their healing")
+                await self._all(orders, "the answers to all orders")
+                stuck = await self._ended()
+                for i, blow in enumerate(cued):
+                    blow.cancel()
+                    self.world.stage.open(f"fault {i}")
+                findings = await check(self.world, client, self.told, stuck=stuck)
+            finally:
+                for task in (*orders, *blows, reading):
+                    task.cancel()
+                await asyncio.wait([*orders, *blows, reading])
+        return findings
+
+    async def _all(self, tasks: list[asyncio.Task[None]], what: str) -> None:
+        if tasks:
+            await within(asyncio.gather(*tasks), what, ENDS)
+
+    # --- orders ------------------------------------------------------------------------------------
+
+    async def _at(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, self._begun_at + seconds - time.monotonic()))
+
+    async def _tell(self, producer: str, order: Order, *, gives_up: bool = False) -> Said:
+        """Say it, and again as long as the answer is not known."""
+        told = Told(order, [])
+        self.told.append(told)
+        while True:
+            said = await self.world.order(producer, order)
+            told.said.append(said)
+            if not said.unknown or gives_up:
+                return said
+            await asyncio.sleep(0.2)
+
+    async def _start(self, start: Start) -> None:
+        await self._at(start.at)
+        order = Order(0, "start", start.id, start.work, start.key, start.on_duplicate)
+        try:
+            await self._tell(start.producer, order, gives_up=start.gives_up)
+        finally:
+            self._starting[start.id] -= 1
+
+    async def _interrupt(self, order: Interrupt) -> None:
+        await self._at(order.at)
+        await self._tell(order.producer, Order(0, "interrupt", order.id))
+
+    async def _retry(self, order: Retry) -> None:
+        def has_ended() -> bool:
+            record = self.records.get(order.id)
+            return record.state == "final" if record is not None else self._starting[order.id] == 0
+
+        await self._until(has_ended)
+        if order.id in self.records:
+            heal(order.id)
+            await self._tell(order.producer, Order(0, "retry", order.id))
+
+    # --- faults ------------------------------------------------------------------------------------
+
+    async def _strike(self, number: int, fault: Fault) -> None:
+        if not fault.step:
+            await self._at(fault.at)
+            self.struck.append(str(fault))
+            await strike(self.world, fault)
+            return
+        name = f"fault {number}"
+        arrival = await self.world.stage.first(name)
+        self.struck.append(f"{fault} (pid {arrival.pid})")
+        self.world.stage.open(name)
+        blow = asyncio.create_task(strike(self.world, fault, arrival.pid))
+        await asyncio.wait({blow}, timeout=BLOW)
+        arrival.answer()
+        await blow
+
+    # --- ends --------------------------------------------------------------------------------------
+
+    async def _read(self, client: Client) -> None:
+        async for batch in client.read_records():
+            for run_id, record in batch:
+                if record is None:
+                    self.records.pop(run_id, None)
+                else:
+                    self.records[run_id] = record
+            async with self._news:
+                self._news.notify_all()
+
+    async def _until(self, fact: Callable[[], bool]) -> None:
+        async with self._news:
+            while not fact():
+                # Not only records change it: an order may have been refused.
+                try:
+                    async with asyncio.timeout(0.5):
+                        await self._news.wait()
+                except TimeoutError:
+                    continue
+
+    async def _ended(self) -> list[str]:
+        """The runs that do not end."""
+        try:
+            async with asyncio.timeout(ENDS):
+                await self._until(lambda: not any(record.live for record in self.records.values()))
+        except TimeoutError:
+            return [run_id for run_id, record in self.records.items() if record.live]
+        return []
+
+
+def describe(plan: Plan) -> str:
+    """A plan in words."""
+    lines = [f"seed {plan.seed}{' on a cluster' if plan.cluster else ''}: workers {plan.workers}, {plan.slots} slots"]
+    lines += [f"  both lead: {plan.both_lead}, clocks: {plan.clocks}"] if plan.both_lead or plan.clocks else []
+    for start in plan.starts:
+        key = start.key or start.work.key
+        keyed = f" key {key} {start.on_duplicate}" if key else ""
+        lines.append(
+            f"  {start.at:.2f} {start.producer} starts {start.id}"
+            f" ({start.work.topic}, {len(start.work.family())} tasks)"
+            f"{keyed}{' gives up' if start.gives_up else ''}"
+        )
+    lines += [f"  {order.at:.2f} {order.producer} interrupts {order.id}" for order in plan.interrupts]
+    lines += [f"  {order.producer} retries {order.id}" for order in plan.retries]
+    lines += [f"  fault: {fault}" for fault in plan.faults]
+    return "\n".join(lines)
+
+
+def encode(outcome: Outcome) -> str:
+    """The plan, for looking into."""
+    return msgspec.json.encode(outcome.plan).decode()

@@ -1,0 +1,79 @@
+"""A program that starts, interrupts and retries runs: a line of JSON for each order, and one for each answer.
+
+A process of its own, so that it can be killed between the steps of what it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any, Literal
+
+import msgspec
+
+from corral import Client
+from corral.errors import CorralError, DuplicateRun, StorageFull, Unconfirmed
+from corral.settings import Settings
+from corral.starter import OnDuplicate
+from tests.chaos import hooks
+from tests.chaos.work import Work
+
+
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What to do with a run."""
+
+    number: int
+    do: Literal["start", "interrupt", "retry"]
+    id: str
+    work: Work | None = None
+    key: str | None = None
+    on_duplicate: OnDuplicate = "reject"
+
+
+class Said(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of it. `result` is the id that was returned, the count of tasks, or the error's type."""
+
+    number: int
+    result: str
+    error: bool = False
+    unknown: bool = False
+    """It may have happened or not; doing it again is right."""
+    text: str = ""
+
+
+async def main(url: str) -> None:
+    """Carry out orders until there are no more."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    async with Client(url, settings=Settings.from_env()) as client, asyncio.TaskGroup() as group:
+        print("{}", flush=True)
+        while line := await reader.readline():
+            group.create_task(_carry_out(client, msgspec.json.decode(line, type=Order)))
+
+
+async def _carry_out(client: Client, order: Order) -> None:
+    try:
+        said = Said(order.number, str(await _do(client, order)))
+    except DuplicateRun as error:
+        said = Said(order.number, "DuplicateRun", error=True, text=error.run_id)
+    except CorralError as error:
+        unknown = isinstance(error, Unconfirmed | StorageFull) or "No" in type(error).__name__[:2]
+        said = Said(order.number, type(error).__name__, error=True, unknown=unknown, text=str(error))
+    print(msgspec.json.encode(said).decode(), flush=True)
+
+
+async def _do(client: Client, order: Order) -> Any:
+    if order.do == "start":
+        assert order.work is not None
+        run = await client.start(
+            order.work.topic, order.work, id=order.id, unique=order.key, on_duplicate=order.on_duplicate
+        )
+        return run.id
+    if order.do == "interrupt":
+        return await client.interrupt(order.id, reason="chaos")
+    return await client.run(order.id).retry()
+
+
+if __name__ == "__main__":
+    hooks.install("producer")
+    asyncio.run(main(sys.argv[1]))

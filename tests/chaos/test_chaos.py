@@ -1,0 +1,44 @@
+"""A few histories of faults, so that every change meets them; `make chaos` runs as many as one likes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.history import describe, run_history
+from tests.chaos.plans import make_plan
+from tests.chaos.servers import Servers
+
+ON_ONE_SERVER = (1, 2, 3)
+"""Seeds."""
+ON_A_CLUSTER = (1,)
+
+
+@pytest.fixture
+async def servers(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Servers]:
+    """One server, or three."""
+    servers = Servers(tmp_path / "servers", cluster=request.param)
+    await servers.start()
+    yield servers
+    await servers.stop()
+
+
+@pytest.mark.parametrize(
+    ("seed", "servers"),
+    [*((seed, False) for seed in ON_ONE_SERVER), *((seed, True) for seed in ON_A_CLUSTER)],
+    indirect=["servers"],
+)
+@pytest.mark.timeout(300)
+async def test_nothing_is_lost_and_counts_are_exact(seed: int, servers: Servers, tmp_path: Path) -> None:
+    plan = make_plan(seed, cluster=servers.cluster)
+    print(describe(plan))
+    outcome = await run_history(plan, servers, tmp_path / "history")
+    print(*outcome.struck, *(path.read_text() for path in (tmp_path / "history").glob("*.log")), sep="\n")
+    assert not outcome.findings.wrong
+
+
+def test_a_history_follows_from_its_seed() -> None:
+    assert make_plan(7) == make_plan(7) != make_plan(8)
+    assert make_plan(7, cluster=True) != make_plan(7)
