@@ -5,7 +5,11 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
-from tests.system.apps.fanout import BRANCH, DISPATCH, Many, Tree
+import msgspec
+
+from corral.messages import encode_task
+from corral.subjects import interrupt_key
+from tests.system.apps.fanout import BRANCH, DISPATCH, Many, One, Tree
 from tests.system.pools import System
 
 MINE = """
@@ -109,3 +113,21 @@ async def test_many_runs_at_once_are_counted_apart(system: System) -> None:
     runs = [await client.start(DISPATCH, Many(n)) for n in range(1, 31)]
     assert [(await system.audit(run)).status.total for run in runs] == list(range(1, 31))
     assert [status.id for status in await client.runs()] == [run.id for run in reversed(runs)]
+
+
+async def test_a_task_that_turns_up_long_after_its_run_is_not_executed(system: System) -> None:
+    """Of a dispatcher that was stopped in the middle of its fan-out, and goes on when even the marker is gone."""
+    await system.pool("fanout", slots=1)
+    client = await system.client()
+    run = await client.start(DISPATCH, Many(1))
+    await system.audit(run)
+    records, names = client.operations.records, client.operations.names
+    marker = await records.get(interrupt_key(run.id), leader=True)
+    assert marker is not None
+    await records.delete(marker.key, marker.revision)
+    late = encode_task((1, 5), 0, msgspec.json.encode(One(5)))
+    await client.operations.publisher.store(names.task(run.id, "left"), late)
+    status = (await system.audit(await client.start(DISPATCH, Many(3)))).status
+    assert status.success == 3
+    assert "left 5" not in system.truth()
+    assert await client.queued(run.id) == 0

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 PAUSE = 0.5
 """Seconds before an ending that failed is tried again."""
+MARKER_TTL = 900.0
+"""Seconds for which the marker of a run that has ended is kept. Every worker has seen it long before; and one that
+meets a task of a run that it does not know looks at the record."""
 
 
 class Ending:
@@ -158,15 +161,10 @@ class Ending:
             marker = encode(Marker(kind=kind, round=round, by=by, reason=reason, at=time.time()))
             try:
                 if entry is None:
-                    return await self._records.create(key, marker, ttl=self._marker_ttl)
-                return await self._records.update(key, marker, entry.revision, ttl=self._marker_ttl)
+                    return await self._records.create(key, marker, ttl=MARKER_TTL)
+                return await self._records.update(key, marker, entry.revision, ttl=MARKER_TTL)
             except Conflict:
                 continue
-
-    @property
-    def _marker_ttl(self) -> float:
-        """A marker outlives the record, so that nothing of the run can be executed after it."""
-        return self._settings.retention + 86_400
 
     async def _confirmed(self, run_id: str, revision: int) -> None:
         seen, stopping = self._roster.confirmed(time.monotonic())

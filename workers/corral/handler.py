@@ -31,6 +31,7 @@ from corral.isolation import Isolation
 from corral.jetstream.connection import Connection
 from corral.jetstream.puller import Delivery
 from corral.job import Job
+from corral.lives import Lives
 from corral.markers import Markers
 from corral.messages import ROOT, body_limit, decode_task
 from corral.operations import Operations
@@ -78,6 +79,7 @@ class Handler:
         self._operations = Operations(connection, settings, by=worker_id)
         self._claims = Claims(self._operations.records, self._operations.starter)
         self._asker = Asker(connection, self._names)
+        self.lives = Lives(self._operations.records)
         self._threads = ThreadPoolExecutor(_threads(topics, settings), thread_name_prefix="processor")
         self._loop = asyncio.get_running_loop()
         self._body_limit = body_limit(connection.max_payload)
@@ -154,6 +156,7 @@ class Handler:
             job.task == ROOT
             or job.again
             or job.order is not None
+            or job.run_id not in self.lives
             or self.intake.over_full
             or self._markers.stops(job.run_id, job.round)
         )
@@ -167,9 +170,18 @@ class Handler:
             return False
         if job.task == ROOT and not await self._claimed(job):
             return False
-        if job.again and not await self._allowed(job):
+        if not await (self._allowed(job) if job.again else self._lives(job)):
             return False
         if job.order is not None:
+            await self._drop(job)
+            return False
+        return True
+
+    async def _lives(self, job: Job) -> bool:
+        """Whether the run is live, by its record if this is the first task of it here; False if that settled it."""
+        if job.task == ROOT:
+            self.lives.add(job.run_id)  # it was claimed
+        elif job.run_id not in self.lives and not await self.lives.look_up(job.run_id):
             await self._drop(job)
             return False
         return True

@@ -23,6 +23,7 @@ from corral.jetstream.publisher import Publisher
 from corral.jetstream.puller import Delivery
 from corral.jetstream.reader import Reader, Stored
 from corral.jetstream.records import Records
+from corral.jetstream.topology import last_sequence
 from corral.questions import ROLL_CALL
 from corral.runs import Beat, encode
 from corral.settings import Settings
@@ -40,7 +41,8 @@ class Lifeline:
     """Made and used in the worker's loop; `describe` and `waiting` are called in the thread.
 
     `describe` makes a heartbeat; `waiting` gives the deliveries that need a sign of life; `on_keys` gets what is stored
-    under the markers' keys, in the loop; `doing` names what an asyncio task of the loop works on.
+    under the markers' keys, in the loop, and `on_loaded` the bucket's revision up to which all has been given to it;
+    `doing` names what an asyncio task of the loop works on.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Lifeline:
         describe: Callable[[], Beat],
         waiting: Callable[[], list[Delivery]],
         on_keys: Callable[[list[Stored]], None],
+        on_loaded: Callable[[int], None],
         doing: Callable[[asyncio.Task[object] | None], str],
     ) -> None:
         self._access = access
@@ -61,6 +64,7 @@ class Lifeline:
         self._describe = describe
         self._waiting = waiting
         self._on_keys = on_keys
+        self._on_loaded = on_loaded
         self._doing = doing
         self._main = asyncio.get_running_loop()
         self._main_thread = threading.get_ident()
@@ -129,10 +133,12 @@ class Lifeline:
         connection = await Connection.open(self._access, name=f"corral lifeline {self._worker_id}")
         publisher = Publisher(connection, timeout=self._settings.publish_timeout)
         try:
+            revision = await last_sequence(connection, self._names.bucket_stream)
             reader = Records(connection, publisher, self._names).watch("interrupt.>")
             following = asyncio.create_task(self._follow(reader))
             loaded = asyncio.create_task(reader.caught_up.wait())
             await asyncio.wait({following, loaded}, return_when=asyncio.FIRST_COMPLETED)
+            self._to_main(self._on_loaded, revision)
             # Heard before the first pull: who ends runs must know of every worker that may hold a task.
             await self._beat(connection)
             await connection.subscribe(self._names.control(ROLL_CALL), self._called)

@@ -37,7 +37,11 @@ class Markers:
                 self._rounds.pop(run_id, None)
             else:
                 self._see(run_id, stored.data)
-            self.revision = stored.sequence
+            self.revision = max(self.revision, stored.sequence)
+
+    def loaded(self, revision: int) -> None:
+        """All markers up to this revision have been seen; the last ones may have expired since."""
+        self.revision = max(self.revision, revision)
 
     def _see(self, run_id: str, data: bytes) -> None:
         try:

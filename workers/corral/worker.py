@@ -78,6 +78,7 @@ class Worker:
             describe=self._describe,
             waiting=self._waiting,
             on_keys=self._on_keys,
+            on_loaded=self._markers.loaded,
             doing=self._doing,
         )
         self._handler = Handler(
@@ -158,6 +159,7 @@ class Worker:
         self._lifeline.beat_soon()
 
     def _on_marker(self, run_id: str, marker: Marker) -> None:
+        self._handler.lives.forget(run_id)
         for job in self._held.of_run(run_id):
             if job.round <= marker.round:
                 job.tell(marker.kind)
