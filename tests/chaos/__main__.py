@@ -48,7 +48,7 @@ async def _run(seeds: range, cluster: bool, folder: Path) -> int:
         try:
             outcome = await run_history(plan, servers, place / "history")
         except Exception as error:  # noqa: BLE001  # the next history may do better
-            print(f"  seed {seed} came to no end: {error!r}", flush=True)
+            print(f"  seed {seed} came to no end: {error!r}".replace("\\n", "\n"), flush=True)
             broken.append(seed)
             continue
         finally:

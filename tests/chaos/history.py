@@ -6,9 +6,9 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,7 +22,7 @@ from tests.chaos.servers import Servers
 from tests.chaos.striking import strike
 from tests.chaos.work import heal
 from tests.chaos.world import World
-from tests.system.stage import Stage, within
+from tests.system.stage import Stage
 
 ENDS = 60.0
 """Seconds after the last order and fault in which everything must have ended."""
@@ -77,10 +77,10 @@ class _History:
         async with Client(",".join(self.world.servers.urls), settings=self.world.settings) as client:
             reading = asyncio.create_task(self._read(client))
             self._begun_at = time.monotonic()
-            orders = [asyncio.create_task(self._start(start)) for start in self.plan.starts]
-            orders += [asyncio.create_task(self._interrupt(order)) for order in self.plan.interrupts]
-            orders += [asyncio.create_task(self._retry(order)) for order in self.plan.retries]
-            blows = [asyncio.create_task(self._strike(i, fault)) for i, fault in enumerate(self.plan.faults)]
+            orders = [_task(self._start(order), f"start {order.id}") for order in self.plan.starts]
+            orders += [_task(self._interrupt(order), f"interrupt {order.id}") for order in self.plan.interrupts]
+            orders += [_task(self._retry(order), f"retry {order.id}") for order in self.plan.retries]
+            blows = [_task(self._strike(i, fault), str(fault)) for i, fault in enumerate(self.plan.faults)]
             cued = [blow for blow, fault in zip(blows, self.plan.faults, strict=True) if fault.step]
             timed = [blow for blow in blows if blow not in cued]
             try:
@@ -99,7 +99,15 @@ class _History:
 
     async def _all(self, tasks: list[asyncio.Task[None]], what: str) -> None:
         if tasks:
-            await within(asyncio.gather(*tasks), what, ENDS)
+            _, late = await asyncio.wait(tasks, timeout=ENDS)
+            if late:
+                told = [f"{one.order.do} {one.order.id}: {one.said}" for one in self.told]
+                standing = [f"{record.id}: {record.state}" for record in self.records.values()]
+                raise AssertionError(
+                    f"in {ENDS} s this did not come: {what}\n  {[task.get_name() for task in late]}\n  "
+                    + "\n  ".join((*told, *standing))
+                )
+            await asyncio.gather(*tasks)
 
     # --- orders ------------------------------------------------------------------------------------
 
@@ -186,6 +194,10 @@ class _History:
         except TimeoutError:
             return [run_id for run_id, record in self.records.items() if record.live]
         return []
+
+
+def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    return asyncio.create_task(work, name=name)
 
 
 def describe(plan: Plan) -> str:

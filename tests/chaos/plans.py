@@ -220,7 +220,7 @@ _POOL_STEPS = (
 
 
 def _faults(rng: random.Random, *, cluster: bool) -> list[Fault]:
-    count = rng.choices((1, 2, 3, 4), (3, 4, 2, 1))[0]
+    count = rng.choices((1, 2, 3, 4, 5, 6), (1, 3, 3, 2, 1, 1))[0]
     kinds = _CLUSTER_KINDS if cluster else _SERVER_KINDS
     makers, weights = [make for make, _ in kinds], [weight for _, weight in kinds]
     faults: list[Fault] = []
