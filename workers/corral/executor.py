@@ -13,8 +13,9 @@ import hashlib
 import re
 import traceback
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as Threads
+from types import CodeType, TracebackType
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,6 +29,10 @@ S = TypeVar("S")
 LONGEST_TRACEBACK = 16 * 1024
 LONGEST_MESSAGE = 4 * 1024
 """Bytes as JSON: with them and the whole body an event stays below what the server takes."""
+DEEP = 100
+"""Steps of a traceback above which Python puts repeated ones together."""
+REMEMBERED = 1024
+"""Steps of tracebacks whose text is remembered."""
 
 
 class Success(msgspec.Struct, frozen=True, tag="success"):
@@ -158,17 +163,50 @@ async def _wait_for_thread(running: asyncio.Future[Any], stop: Stop) -> None:
 
 def failure(error: BaseException) -> Failure:
     """What is kept of an error: type, message, the traceback from the first frame that is not ours, fingerprint."""
-    frames = traceback.extract_tb(error.__traceback__)
-    first = next((n for n, frame in enumerate(frames) if frame.filename not in _OURS), len(frames))
-    last = frames[-1] if first < len(frames) else None
     tail = error.__traceback__
-    for _ in range(first):
-        tail = tail.tb_next if tail else None
-    text = "".join(traceback.format_exception(type(error), error, tail)) if tail else ""
+    while tail is not None and tail.tb_frame.f_code.co_filename in _OURS:
+        tail = tail.tb_next
+    steps = list(_steps(tail))
+    place = ""
+    if steps:
+        code = steps[-1].tb_frame.f_code
+        place = f"{code.co_filename.rpartition('/')[2]}:{code.co_name}"
     message = _cut(_safe_text(error), LONGEST_MESSAGE)
     name = _name(type(error))
-    place = f"{last.filename.rpartition('/')[2]}:{last.name}" if last else ""
+    text = _trace(error, tail, steps) if steps else ""
     return Failure(name, message, _cut_middle(text, LONGEST_TRACEBACK), fingerprint(name, message, place))
+
+
+def _steps(tail: TracebackType | None) -> Iterator[TracebackType]:
+    while tail is not None:
+        yield tail
+        tail = tail.tb_next
+
+
+def _trace(error: BaseException, tail: TracebackType | None, steps: list[TracebackType]) -> str:
+    """The traceback as Python prints it.
+
+    When a million tasks fail, they fail in the same places: what these look like is found out once.
+    """
+    chained = error.__cause__ or (error.__context__ and not error.__suppress_context__)
+    if chained or isinstance(error, BaseExceptionGroup | SyntaxError) or len(steps) > DEEP:
+        return "".join(traceback.format_exception(type(error), error, tail))
+    frames = [_frame(step) for step in steps]
+    return "".join(["Traceback (most recent call last):\n", *frames, *traceback.format_exception_only(error)])
+
+
+def _frame(step: TracebackType) -> str:
+    """One step as text. Only the code is remembered: frames would keep the user's variables alive."""
+    key = (step.tb_frame.f_code, step.tb_lasti)
+    text = _frames.get(key)
+    if text is None:
+        if len(_frames) >= REMEMBERED:
+            _frames.clear()
+        text = _frames[key] = "".join(traceback.format_tb(step, limit=1))
+    return text
+
+
+_frames: dict[tuple[CodeType, int], str] = {}
 
 
 def fingerprint(error: str, message: str, place: str) -> str:
