@@ -71,7 +71,7 @@ def interrupt(
             async with (
                 at_most(timeout, lambda: f"not everything has stopped in {_listed(targets)}. The order stands"),
                 warned_if_unserved(client),
-                _told_what_runs(targets, patience=_PATIENCE + (kill_after or 0)),
+                _told_what_runs(targets if kill_after is None else []),
             ):
                 done = await asyncio.gather(
                     *(_interrupt(client, each, reason, wait=wait, kill_after=kill_after) for each in targets)
@@ -100,9 +100,9 @@ async def _targets(client: Client, names: list[str], key: str | None) -> list[Ru
 
 
 @asynccontextmanager
-async def _told_what_runs(targets: Sequence[Run], *, patience: float) -> AsyncIterator[None]:
+async def _told_what_runs(targets: Sequence[Run]) -> AsyncIterator[None]:
     """Say it, once, if what is inside waits for tasks that do not stop."""
-    watching = asyncio.create_task(_tell_what_runs(targets, patience))
+    watching = asyncio.create_task(_tell_what_runs(targets))
     try:
         yield
     finally:
@@ -110,8 +110,8 @@ async def _told_what_runs(targets: Sequence[Run], *, patience: float) -> AsyncIt
         await asyncio.wait({watching})
 
 
-async def _tell_what_runs(targets: Sequence[Run], patience: float) -> None:
-    await asyncio.sleep(patience)
+async def _tell_what_runs(targets: Sequence[Run]) -> None:
+    await asyncio.sleep(_PATIENCE)
     for target in targets:
         status = await target.status()
         if not status.ended and (running := status.running or int(status.root == "running")):

@@ -216,11 +216,14 @@ async def _tell_runs(client: Client) -> None:
 
     async def take() -> None:
         async for each in runs_as_they_change(client):
-            if each.id not in ended:
-                moved[each.id] = each
-                news.set()
+            if each.ended and each.id in ended:
+                continue  # its record was only written once more
+            moved[each.id] = each
+            news.set()
             if each.ended:
                 ended.add(each.id)
+            else:
+                ended.discard(each.id)  # a retry has brought it back
 
     taking = asyncio.create_task(take())
     try:
