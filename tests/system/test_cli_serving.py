@@ -21,6 +21,7 @@ from tests.system.commands import CORRAL, DEADLINE, Corral
 
 APP = """
 import asyncio
+from pathlib import Path
 from corral import App
 
 app = App()
@@ -30,6 +31,10 @@ async def good(message: object) -> None: ...
 
 @app.processor("other")
 async def other(message: object) -> None: ...
+
+@app.processor("fixed")
+async def fixed(name: str) -> None:
+    Path(name).read_text()
 """
 
 
@@ -106,6 +111,19 @@ def test_a_pool_without_an_app_is_refused(corral: Corral, nats_url: str, spec: s
 
 
 # --- up -------------------------------------------------------------------------------------------------
+
+
+def test_up_tells_of_a_run_that_a_retry_brings_back(corral: Corral) -> None:
+    flag = corral.folder / "fixed"
+    with corral.running("up", "app.py", "--no-tui", "-p", "1") as up:
+        up.wait_for("workers are ready", on="err")
+        run_id = corral("start", "fixed", f'"{flag}"', "--wait").id
+        up.wait_for(f"{run_id} fixed failed", on="err")
+        flag.touch()
+        assert corral("retry", run_id, "--wait").code == 0
+        up.wait_for(f"{run_id} fixed success", on="err")
+        up.signal(signal.SIGTERM)
+        assert up.done().code == 0
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
