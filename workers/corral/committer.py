@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 import msgspec
@@ -177,32 +178,29 @@ class Committer:
         """One event for all that ended."""
         leaves: dict[tuple[str, int, int, events.Outcome], list[int]] = {}
         dispatchers: list[events.DispatcherEnd] = []
-        durations: dict[int, int] = {}
-        waits: dict[int, int] = {}
-        for result in group:
-            outcome = _said(result.outcome)
-            if outcome is None:
-                continue
+        ended = [(result, said) for result in group if (said := _said(result.outcome)) is not None]
+        if not ended:
+            return None
+        for result, outcome in ended:
             job = result.job
-            batch, ordinal = job.task
+            batch, ordinal = task = job.task
             if result.sent:
-                dispatchers.append(events.DispatcherEnd(job.topic, job.task, job.round, outcome, result.sent))
+                dispatchers.append(events.DispatcherEnd(job.topic, task, job.round, outcome, result.sent))
             else:
                 leaves.setdefault((job.topic, batch, job.round, outcome), []).append(ordinal)
-            for histogram, seconds in ((durations, result.duration), (waits, result.wait)):
-                index = events.bucket(seconds)
-                histogram[index] = histogram.get(index, 0) + 1
-        if not leaves and not dispatchers:
-            return None
         self._number += 1
         return events.Ended(
             worker=self._worker_id,
             number=self._number,
             tasks=[events.Ends(*key, events.ranges(ordinals)) for key, ordinals in leaves.items()],
             dispatchers=dispatchers,
-            durations=list(durations.items()),
-            waits=list(waits.items()),
+            durations=_histogram(result.duration for result, _ in ended),
+            waits=_histogram(result.wait for result, _ in ended),
         )
+
+
+def _histogram(values: Iterable[float]) -> events.Histogram:
+    return list(Counter(map(events.bucket, values)).items())
 
 
 def _said(outcome: Outcome) -> events.Outcome | None:

@@ -128,7 +128,8 @@ class Handler:
         processor = self._topics[topic]
         job = Job(run_id, topic, processor, message, delivery, time.monotonic(), processor.isolate)
         self.held.add(job)
-        job.process = self._loop.create_task(self._handle(job), name="a task's processor")
+        # Not by the loop's factory, which somebody may have set to one that begins before `process` is known.
+        job.process = asyncio.Task(self._handle(job), loop=self._loop, name="a task's processor")
 
     async def _refuse(self, delivery: Delivery, topic: str) -> None:
         await delivery.nak(POISON)
