@@ -13,6 +13,7 @@ import pytest
 from corral.errors import ApiError, CorralError, PermissionDenied
 from corral.jetstream import streams, topology
 from corral.jetstream.connection import Connection, Message
+from corral.jetstream.ephemeral import Ephemeral
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.reader import LAST_PER_SUBJECT, NEW, Behind, Reader, Since, Stored
 from corral.settings import Settings
@@ -56,6 +57,12 @@ def numbers(messages: list[Stored]) -> list[int]:
 
 
 # --- where reading starts
+
+
+def consumer_of(reader: Reader) -> Ephemeral:
+    """What it reads through just now."""
+    assert isinstance(reader._source, Ephemeral)
+    return reader._source
 
 
 async def test_fifty_thousand_messages_in_order(connection: Connection, publisher: Publisher, names: Names) -> None:
@@ -270,8 +277,7 @@ async def test_lost_messages_are_read_again(connection: Connection, publisher: P
         lost = 0
 
         def lose_one_of_the_next() -> None:
-            assert reader._source is not None
-            subscription, source = reader._source._subscription, reader._source
+            subscription, source = consumer_of(reader)._subscription, consumer_of(reader)
             assert subscription is not None
 
             def losing(message: Message) -> None:
@@ -294,7 +300,7 @@ async def test_the_last_messages_of_a_burst_may_be_lost_too(
     await fill(publisher, names.event("r", "x"), 0, 10)
     async with reading(Reader(connection, names.events_stream, heartbeat=0.2)) as reader:
         messages = await take(reader, 10)
-        source = reader._source
+        source = consumer_of(reader)
         assert source is not None
         assert source._subscription is not None
         source._subscription.redirect(lambda message: source._on_message(message) if not message.reply else None)
@@ -309,9 +315,9 @@ async def test_missed_heartbeats_make_a_new_consumer(
     await fill(publisher, names.event("r", "x"), 0, 10)
     async with reading(Reader(connection, names.events_stream, heartbeat=0.2)) as reader:
         messages = await take(reader, 10)
-        assert reader._source is not None
-        assert reader._source._subscription is not None
-        reader._source._subscription.redirect(lambda _: None)
+        subscription = consumer_of(reader)._subscription
+        assert subscription is not None
+        subscription.redirect(lambda _: None)
         await fill(publisher, names.event("r", "x"), 10, 20)
         messages += await take(reader, 10)
     assert numbers(messages) == list(range(20))
@@ -321,7 +327,7 @@ async def test_heartbeats_keep_a_quiet_consumer(connection: Connection, publishe
     async with reading(Reader(connection, names.events_stream, heartbeat=0.1)) as reader:
         first = asyncio.create_task(take(reader, 1))
         await reader.caught_up.wait()
-        source = reader._source
+        source = consumer_of(reader)
         assert source is not None
         heartbeats = 0
         four = asyncio.Event()
@@ -347,8 +353,7 @@ async def test_a_deleted_consumer_is_made_again(connection: Connection, publishe
         messages = await take(reader, 10)
         waiting = asyncio.create_task(take(reader, 10))
         await reader.caught_up.wait()
-        assert reader._source is not None
-        await connection.api(f"CONSUMER.DELETE.{names.events_stream}.{reader._source.name}")
+        await connection.api(f"CONSUMER.DELETE.{names.events_stream}.{consumer_of(reader).name}")
         await fill(publisher, names.event("r", "x"), 10, 20)
         assert numbers(messages + await waiting) == list(range(20))
 
@@ -362,9 +367,9 @@ async def test_what_is_new_stays_new_after_an_outage(server_process: Callable[..
         async with reading(Reader(connection, names.events_stream, start=NEW)) as reader:
             first = asyncio.create_task(take(reader, 5))
             await reader.caught_up.wait()
-            assert reader._source is not None
-            assert reader._source._subscription is not None
-            reader._source._subscription.redirect(lambda _: None)
+            subscription = consumer_of(reader)._subscription
+            assert subscription is not None
+            subscription.redirect(lambda _: None)
             await fill(publisher, names.event("r", "x"), 10, 15)  # lost on the way
             server.restart()
             assert numbers(await first) == list(range(10, 15))

@@ -106,7 +106,8 @@ class Gate:
     def _on_question(
         self, group: asyncio.TaskGroup, answer: Callable[[bytes], Awaitable[_Answer]], message: Message
     ) -> None:
-        if not message.reply:
+        # The server delivers under any subject that a consumer names; then the message keeps its own.
+        if not message.reply or message.subject not in (self._names.control(START), self._names.control(STATUS)):
             return
         if self._waiting >= MOST:
             full = _refusal(StorageFull("the bookkeeper's queue", "too many starts at once"))

@@ -122,7 +122,11 @@ class Reign:
             self._save(),
         ):
             self._group.create_task(job)
-        asks = await self._connection.subscribe(self._names.control(ASK), self._answering.on_ask)
+        ask = self._names.control(ASK)
+        # The server delivers under any subject that a consumer names; then the message keeps its own, and is no question.
+        asks = await self._connection.subscribe(
+            ask, lambda message: self._answering.on_ask(message) if message.subject == ask else None
+        )
         self._closing.append(asks.close)
 
     async def close(self) -> None:

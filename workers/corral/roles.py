@@ -39,14 +39,21 @@ def roles(names: Names) -> dict[str, Role]:
     """The table. A subject that is not in it is out of reach."""
     tasks, events, bucket = names.tasks_stream, names.events_stream, names.bucket_stream
     state = (*(f"STREAM.INFO.{stream}" for stream in (tasks, events, bucket)), f"CONSUMER.LIST.{tasks}")
-    reading = (*_reads(events, names.all_events), *_reads(bucket, names.key(">")), f"STREAM.MSG.GET.{bucket}")
     run_keys = (names.key("run.*"), names.key("unique.*"))
-    look = (*state, *reading)
+    # Without consumers: who makes one says under which subject it delivers, and could fill other streams with copies.
+    look = (
+        *state,
+        *_asks(events, names.all_events),
+        *_asks(bucket, names.key(">")),
+        f"STREAM.MSG.GET.{bucket}",
+    )
     return {
         "producer": Role(calls=(), publishes=(names.control(START), names.control(STATUS))),
         "worker": Role(
             calls=(
                 *look,
+                *_follows(events, names.all_events),
+                *_follows(bucket, names.key(">")),
                 f"CONSUMER.INFO.{tasks}.*",
                 f"CONSUMER.CREATE.{tasks}.*.{names.all_tasks}",
                 f"CONSUMER.MSG.NEXT.{tasks}.*",
@@ -84,11 +91,14 @@ def roles(names: Names) -> dict[str, Role]:
     }
 
 
-def _reads(stream: str, subjects: str) -> tuple[str, ...]:
-    """Reading a stream, by direct get and by a short-lived consumer."""
+def _asks(stream: str, subjects: str) -> tuple[str, ...]:
+    """Reading a stream by direct get."""
+    return (f"DIRECT.GET.{stream}", f"DIRECT.GET.{stream}.{subjects}")
+
+
+def _follows(stream: str, subjects: str) -> tuple[str, ...]:
+    """Reading a stream through short-lived consumers: what comes is known at once."""
     return (
-        f"DIRECT.GET.{stream}",
-        f"DIRECT.GET.{stream}.{subjects}",
         f"CONSUMER.CREATE.{stream}.*.{subjects}",
         f"CONSUMER.MSG.NEXT.{stream}.*",
         f"CONSUMER.DELETE.{stream}.*",

@@ -46,6 +46,8 @@ class Connection:
         self.access = access
         """What it was opened with. It holds secrets."""
         self._link = Link(access, name, attach=self._attach, on_back=self._back, on_error=self._report)
+        self.only_asks = False
+        """Whether this user was found to be allowed no consumers, and so reads by asking again and again."""
         self._inbox_prefix = access.login.inbox_prefix or INBOX_PREFIX
         self._api_prefix = access.login.api_prefix or API_PREFIX
         self._subscriptions: set[Subscription] = set()

@@ -20,6 +20,7 @@ from corral.jetstream import direct
 from corral.jetstream.connection import Connection
 from corral.jetstream.direct import Stored
 from corral.jetstream.ephemeral import Ephemeral
+from corral.jetstream.polling import Polling
 
 __all__ = ["LAST_PER_SUBJECT", "NEW", "Reader", "Since", "Stored"]
 
@@ -27,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 _RETRY = 0.5  # seconds until reading is tried again in an outage
 _NS = 1_000_000_000
+
+Source = Ephemeral | Polling
 
 
 class _Start(Enum):
@@ -93,7 +96,7 @@ class Reader:
         self._filters = list(filters)
         self._start = start
         self._heartbeat = heartbeat
-        self._source: Ephemeral | None = None
+        self._source: Source | None = None
         self._anchor: tuple[int, int] | None = None  # sequence and time (ns) of the last message handed out
         if isinstance(start, Behind):
             self.position = start.sequence
@@ -163,14 +166,14 @@ class Reader:
             source, self._source = self._source, None
             await source.close()
 
-    def _hand_out(self, source: Ephemeral) -> list[Stored]:
+    def _hand_out(self, source: Source) -> list[Stored]:
         batch, source.batch = source.batch, []
         self.position = batch[-1].sequence
         self._anchor = (self.position, source.time)
         self.pending = source.pending
         return batch
 
-    async def _wait(self, source: Ephemeral) -> None:
+    async def _wait(self, source: Source) -> None:
         """Until something arrives or changes; a missed heartbeat breaks the source."""
         self._wake.clear()
         if source.batch or source.broken or self._closed:
@@ -183,7 +186,7 @@ class Reader:
             if not source.heard:
                 source.breaks("no heartbeat")
 
-    async def _working_source(self) -> Ephemeral:
+    async def _working_source(self) -> Source:
         """The present source, or a new one that continues behind the last message that was handed out."""
         while self._source is None or (self._source.broken and not self._source.batch):
             if self._source is not None:
@@ -197,12 +200,26 @@ class Reader:
                 await asyncio.sleep(_RETRY)  # an outage, which ends
         return self._source
 
-    async def _begin(self) -> Ephemeral:
+    async def _begin(self) -> Source:
         if await self._lost():
             self._start_again()
-        source = Ephemeral(self._connection, self._stream, self._wake, heartbeat=self._heartbeat)
+        source: Source
+        if self._connection.only_asks:
+            source = Polling(self._connection, self._stream, self._wake)
+        else:
+            source = Ephemeral(self._connection, self._stream, self._wake, heartbeat=self._heartbeat)
         try:
             await source.create(self._filters, self._deliver_from())
+        except PermissionDenied as denied:
+            await source.close()
+            if isinstance(source, Polling):
+                raise
+            self._connection.only_asks = True  # this user may make no consumer
+            try:
+                return await self._begin()
+            except PermissionDenied:
+                self._connection.only_asks = False
+                raise denied from None
         except BaseException:
             await source.close()
             raise
