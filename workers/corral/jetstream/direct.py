@@ -17,6 +17,7 @@ import msgspec
 from corral.errors import ApiError, NoResponder, PermissionDenied, Unconfirmed
 from corral.jetstream.connection import Connection
 from corral.jetstream.subscription import Message, status_of
+from corral.jetstream.wire import parse_headers
 
 _NO_MESSAGE = 10037
 _BATCH = 1000
@@ -75,7 +76,7 @@ async def leader_get(
             return None
         raise
     message: dict[str, Any] = answer["message"]
-    headers = _parse_headers(base64.b64decode(message.get("hdrs", "")))
+    headers = parse_headers(base64.b64decode(message.get("hdrs", "")))
     return Stored(
         message["subject"],
         message["seq"],
@@ -91,30 +92,25 @@ async def all_on(connection: Connection, stream: str, subject: str, *, timeout: 
     start = 1
     while True:
         try:
-            some, pending = await batch(connection, stream, subject, {"seq": start}, timeout=timeout)
-        except Outage:
+            batch, pending = await _batch(connection, stream, subject, start, timeout)
+        except _Outage:
             continue
-        found += some
-        if pending == 0 or not some:
+        found += batch
+        if pending == 0 or not batch:
             return found
-        start = some[-1].sequence + 1
+        start = batch[-1].sequence + 1
 
 
-class Outage(Exception):
+class _Outage(Exception):
     """The connection was lost on the way."""
 
 
-async def batch(
-    connection: Connection, stream: str, subject: str, start: Mapping[str, object], *, timeout: float = 5.0
+async def _batch(
+    connection: Connection, stream: str, subject: str, start: int, timeout: float
 ) -> tuple[list[Stored], int]:
-    """Up to _BATCH messages on `subject` from `start` on (`seq` or `start_time`), and how many follow.
-
-    Raises:
-        Outage: the connection was lost on the way.
-        ApiError, NoResponder, PermissionDenied, Unconfirmed: as `Connection.api`.
-    """
+    """Up to _BATCH messages on `subject` from sequence `start`, and how many follow."""
     name = connection.api_subject(f"DIRECT.GET.{stream}")
-    body = msgspec.json.encode({**start, "next_by_subj": subject, "batch": _BATCH})
+    body = msgspec.json.encode({"seq": start, "next_by_subj": subject, "batch": _BATCH})
     *messages, last = await _replies(connection, name, body, timeout)
     headers = last.headers or {}
     match status_of(last):
@@ -148,7 +144,7 @@ async def _replies(connection: Connection, name: str, body: bytes, timeout: floa
             end(PermissionDenied("publish to", name))
 
     subscription = await connection.subscribe(connection.new_inbox(), on_message)
-    forget = (connection.on_reconnect(lambda: end(Outage())), connection.on_denied(on_denied))
+    forget = (connection.on_reconnect(lambda: end(_Outage())), connection.on_denied(on_denied))
     try:
         async with asyncio.timeout(timeout):
             await connection.publish(name, body, reply=subscription.subject)
@@ -185,9 +181,3 @@ def parse_time(text: str) -> float:
     """Seconds since 1970 of an RFC 3339 time in UTC, which the server gives down to nanoseconds."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + (float(f"0.{fraction}") if fraction else 0.0)
-
-
-def _parse_headers(raw: bytes) -> dict[str, str]:
-    lines = raw.decode(errors="replace").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines if ":" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}
