@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from corral.client import Client
 from corral.jetstream.connection import Connection
 from corral.subjects import Names
 from tests.system.commands import Corral
@@ -67,7 +69,7 @@ def corral(tmp_path_factory: pytest.TempPathFactory, nats_url: str) -> Iterator[
 @pytest.fixture
 def flag(corral: Corral, request: pytest.FixtureRequest) -> Path:
     """The file that a test's processors look for."""
-    return corral.folder / request.node.name.partition("[")[0]
+    return corral.folder / str(request.node.name)
 
 
 @pytest.fixture
@@ -247,3 +249,12 @@ def test_kill_after_is_a_number_of_seconds(corral: Corral, seconds: str) -> None
     refused = corral("interrupt", "last", "--kill-after", seconds)
     assert (refused.code, refused.out) == (2, "")
     assert "--kill-after" in refused.err
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
+async def test_the_client_takes_only_such_a_number_too(nats_url: str, namespace: str, seconds: float) -> None:
+    async with Client(nats_url, namespace) as client:
+        run = await client.start("nobody.serves.it", None)
+        with pytest.raises(ValueError, match="number of seconds"):
+            await run.interrupt(kill_after=seconds)
+        assert (await run.status()).status == "queued"

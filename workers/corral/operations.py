@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
@@ -65,6 +66,9 @@ class Run:
 
         With `wait` the receipt, once everything has stopped; else None, as soon as the order is stored and the queue
         purged. A run that has ended already is left as it is.
+
+        Raises:
+            ValueError: `kill_after` is negative, or no number.
         """
         return await self._operations.interrupt(self.id, reason=reason, wait=wait, kill_after=kill_after)
 
@@ -222,6 +226,8 @@ class Operations:
         self, run_id: str, *, reason: str | None = None, wait: bool = False, kill_after: float | None = None
     ) -> Receipt | None:
         """See `Run.interrupt`."""
+        if kill_after is not None and not (math.isfinite(kill_after) and kill_after >= 0):
+            raise ValueError(f"kill_after is a number of seconds, and not negative: {kill_after}")
         record = await self.record(run_id, leader=True)
         if record.state != "final":
             # The event first: what the receipt accounts for is what had not ended when it was stored. Should this

@@ -51,7 +51,8 @@ _app = typer.Typer(
     "  corral up processors.py                             server, workers and dashboard for processors of yours\n"
     "  corral start newsletter '{\"number\": 7}'             start a run\n"
     "  corral show last --follow                           see how it goes\n"
-    "  corral interrupt last                               stop it",
+    "  corral interrupt last                               stop it\n"
+    "  corral retry last                                   bring back what failed or was interrupted",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
