@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from corral.events import Interrupted, encode_event
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
 from corral.runs import Beat, Marker, encode
+from corral_tui.feed import Feed
 from tests.system.commands import Corral
 from tests.system.secured import BUCKET, EVENTS, NAMES, ROLES, TASKS, Secured, api, refused
 from tests.system.stage import within
@@ -231,6 +233,29 @@ async def test_a_viewer_can_change_nothing(secured: Secured) -> None:
             assert caught.value.action == "publish to"
             assert caught.value.subject.startswith(subject)
         assert await run_record(client, run.id) == before
+
+
+async def test_a_viewers_dashboard_shows_what_there_is_and_is_read_only_by_itself(
+    secured: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with secured.client("producer") as producer:
+        run = await producer.start("nobody.serves", {})
+    for role, read_only in (("viewer", True), ("operator", False)):
+        monkeypatch.setenv("NATS_CONTEXT", secured.context(role))
+        feed = Feed(None, None)
+        news = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        feed.changed = partial(loop.call_soon_threadsafe, news.set)
+        feed.start()
+
+        async def shown(feed: Feed = feed, news: asyncio.Event = news, *, read_only: bool = read_only) -> None:
+            while run.id not in feed.state.records or feed.read_only != read_only or not feed.state.link.ready:
+                await news.wait()
+                news.clear()
+
+        await within(shown(), f"the dashboard of the {role}")
+        await asyncio.to_thread(feed.stop)
+        assert feed.failure is None
 
 
 @pytest.mark.usefixtures("pool")

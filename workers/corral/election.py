@@ -16,7 +16,7 @@ from corral.subjects import LEADER_KEY
 
 log = logging.getLogger(__name__)
 
-NOT_ALLOWED = 60.0
+NOT_ALLOWED = 300.0
 """Seconds until somebody who may not be the bookkeeper tries again: rights can change."""
 
 

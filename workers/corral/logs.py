@@ -17,8 +17,14 @@ class _Lines(logging.Formatter):
         return f"{super().formatMessage(record)} {facts}".rstrip()
 
 
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not what asyncio says whenever a connection with TLS ends, and nobody can change."""
+    return "eof_received" not in record.getMessage()
+
+
 def log_to_stderr(who: str, level: int = logging.INFO) -> None:
     """Let this process log to standard error; `who` stands in every line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(who))
+    handler.addFilter(_worth_saying)
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -123,7 +123,7 @@ class Reign:
         ):
             self._group.create_task(job)
         ask = self._names.control(ASK)
-        # The server delivers under any subject that a consumer names; then the message keeps its own, and is no question.
+        # The server delivers under any subject that a consumer names; the message keeps its own, and is no question.
         asks = await self._connection.subscribe(
             ask, lambda message: self._answering.on_ask(message) if message.subject == ask else None
         )
