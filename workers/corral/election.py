@@ -43,6 +43,7 @@ async def stand(records: Records, name: str, lease: float, lead: Callable[[], Aw
             await asyncio.wait({leading})
         if not leading.cancelled() and (failure := leading.exception()) is not None:
             log.error("the bookkeeper failed, and stands again", exc_info=failure)
+            await asyncio.sleep(lease / 3)  # another one may have better luck
 
 
 async def _renew(records: Records, name: str, lease: float, revision: int, leading: asyncio.Future[None]) -> None:
