@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from corral.bitmap import Bitmap
 from corral.events import (
     AnyEvent,
     Crashed,
@@ -33,6 +34,7 @@ from corral.events import (
 )
 from corral.ledger import Ledger
 from corral.messages import ROOT, TaskId
+from corral.parts import split
 
 _T = TypeVar("_T")
 
@@ -345,12 +347,34 @@ class Simulation:
             return
         self.stopping = False
         self.executions = [execution for execution in self.executions if execution.replaced]
-        spans = [(self.topic_of[task], task[0], [(task[1], task[1] + 1)]) for task in chosen]
         messages = [
             Message(task, self.topic_of[task], self.ledger.round + 1, self.ledger.tree.sent_by(task)) for task in chosen
         ]
-        self.store(Reopened(self.ledger.round + 1, spans))
+        round = self.ledger.round + 1
+        named: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for task in chosen:
+            named[self.topic_of[task], task[0]].append(task[1])
+        back = [(*key, Bitmap.of_ranges(ranges(ordinals))) for key, ordinals in named.items()]
+        parts = split(round, back, limit=[1_000, 1, 30][self.tape.pick(3)])
+        # Somebody who died has left some of them, and others come twice: there may be two who finish it.
+        for part in parts:
+            if self.tape.seldom(4):
+                self.store(part)
+        for part in parts:
+            self.between_two_parts()
+            self.store(part)
+        assert self.ledger.round == round
         self.queue.extend(messages)
+
+    def between_two_parts(self) -> None:
+        """What is late, or meant for the round that has not begun yet."""
+        while self.ledger.over and self.tape.seldom(4):
+            if any(self.outboxes.values()) and self.tape.seldom(2):
+                self.flush()
+            else:
+                rounds = [self.ledger.round, self.ledger.round + 1]
+                ends, stops = RunEnded(self.choose(rounds), interrupted=True), Interrupted(self.choose(rounds))
+                self.store(ends if self.tape.pick(2) else stops)
 
 
 # --- what could never happen -------------------------------------------------------------------------
@@ -375,7 +399,7 @@ def nonsense(tape: Tape, sequences: list[int]) -> AnyEvent:
         return outcomes[small(4)]
 
     def spans() -> list[tuple[int, int]]:
-        return [(first, first + small(5) - 1) for first in [small(12) for _ in range(small(3))]]
+        return ranges(first + n for first in [small(12) for _ in range(small(3))] for n in range(small(5)))
 
     def sent() -> SentList:
         return [(batch(), small(12)) for _ in range(small(4))]
@@ -389,6 +413,11 @@ def nonsense(tape: Tape, sequences: list[int]) -> AnyEvent:
         dispatchers = [DispatcherEnd(topic(), task(), small(3), outcome(), sent()) for _ in range(small(3))]
         return Ended(str(small(2)), small(5), tasks, dispatchers, [(small(3), small(3))])
 
+    def a_part(round: int) -> Reopened:
+        tasks = [(topic(), batch(), spans()) for _ in range(small(3))]
+        bits = [(topic(), batch(), [(small(8), bytes([small(7)]))]) for _ in range(small(2))]
+        return Reopened(round, tasks, bits, small(3), 1 + small(2), "ab"[small(2)])
+
     makers = [
         lambda: Opened(task(), "", small(3), sent()),
         a_window,
@@ -400,9 +429,9 @@ def nonsense(tape: Tape, sequences: list[int]) -> AnyEvent:
         lambda: Crashed(str(small(3)), [task() for _ in range(small(3))]),
         lambda: Interrupted(small(2)),
         lambda: RunEnded(small(3), interrupted=bool(small(2))),
-        lambda: Reopened(1 + small(3), [(topic(), batch(), spans()) for _ in range(small(3))]),
+        lambda: a_part(1 + small(3)),
         lambda: RunEnded(0, interrupted=True),
-        lambda: Reopened(1, [(topic(), batch(), spans()) for _ in range(small(3))]),
+        lambda: a_part(1),
     ]
     return makers[small(len(makers))]()
 

@@ -32,8 +32,12 @@ from corral.events import (
 )
 
 naturals = st.integers(0, 2**63 - 1)
-tasks = st.tuples(naturals, naturals)
-spans = st.lists(tasks, max_size=3)
+ordinals = st.integers(0, events.MOST)
+tasks = st.tuples(naturals, ordinals)
+sent = st.lists(tasks, max_size=3)
+pairs = st.lists(st.tuples(naturals, naturals), max_size=3)
+spans = st.sets(ordinals, max_size=6).map(lambda found: list(zip(*[iter(sorted(found))] * 2, strict=False)))
+pages = st.lists(st.tuples(st.integers(0, events.MOST - 80), st.binary(max_size=10)), max_size=3)
 text = st.text(max_size=8)
 outcomes = st.sampled_from(get_args(events.Outcome))
 seconds = st.floats(0, 1e6)
@@ -41,16 +45,16 @@ receipts = st.builds(
     Receipt, removed=naturals, stopped=naturals, killed=naturals, finished_first=naturals, seconds=seconds
 )
 any_event: st.SearchStrategy[AnyEvent] = st.one_of(
-    st.builds(Opened, tasks, text, naturals, spans),
-    st.builds(Sent, naturals, naturals, naturals, st.lists(text, max_size=3), text, text, text),
+    st.builds(Opened, tasks, text, naturals, sent),
+    st.builds(Sent, naturals, ordinals, ordinals, st.lists(text, max_size=3), text, text, text),
     st.builds(
         Ended,
         text,
         naturals,
         st.lists(st.builds(Ends, text, naturals, naturals, outcomes, spans), max_size=3),
-        st.lists(st.builds(DispatcherEnd, text, tasks, naturals, outcomes, spans), max_size=3),
-        spans,
-        spans,
+        st.lists(st.builds(DispatcherEnd, text, tasks, naturals, outcomes, sent), max_size=3),
+        pairs,
+        pairs,
     ),
     st.builds(events.Retrying, text, tasks, naturals, seconds, naturals, text),
     st.builds(
@@ -67,7 +71,15 @@ any_event: st.SearchStrategy[AnyEvent] = st.one_of(
         naturals,
     ),
     st.builds(events.Crashed, text, st.lists(tasks, max_size=3), text),
-    st.builds(Reopened, naturals, st.lists(st.tuples(text, naturals, spans), max_size=3)),
+    st.builds(
+        Reopened,
+        naturals,
+        st.lists(st.tuples(text, naturals, spans), max_size=3),
+        st.lists(st.tuples(text, naturals, pages), max_size=3),
+        naturals,
+        st.integers(1, 99),
+        text,
+    ),
     st.builds(Interrupted, naturals, text, st.none() | text),
     st.builds(RunEnded, naturals, interrupted=st.booleans(), status=text, receipt=st.none() | receipts),
 )
@@ -114,6 +126,25 @@ def test_fields_of_a_later_version_are_skipped() -> None:
         b'{"type":"ended","worker":"w","number":1,"tasks":[["a",1,0,"success",[[-5,3]]]]}',
         b'{"type":"ended","worker":"w","number":1,"tasks":[["a",1,0,"unheard-of",[[0,3]]]]}',
         b'{"type":"reopened","round":1,"tasks":[["a",1,[[0,-3]]]]}',
+        # So many tasks that a set of them would not fit into memory.
+        b'{"type":"opened","parent":[0,1099511627776],"nonce":""}',
+        b'{"type":"opened","parent":[0,0],"nonce":"","keep":[[1,1099511627776]]}',
+        b'{"type":"sent","batch":1,"first":0,"count":1099511627776,"topics":["a"]}',
+        b'{"type":"ended","worker":"w","number":1,"tasks":[["a",1,0,"success",[[0,1099511627776]]]]}',
+        b'{"type":"ended","worker":"w","number":1,"dispatchers":[["a",[0,0],0,"success",[[1,1099511627776]]]]}',
+        b'{"type":"retrying","topic":"a","task":[1,1099511627776],"attempt":2,"delay":1}',
+        b'{"type":"crashed","worker":"w","tasks":[[1,1099511627776]]}',
+        b'{"type":"reopened","round":1,"tasks":[["a",1,[[0,1099511627776]]]]}',
+        b'{"type":"reopened","round":1,"tasks":[],"bits":[["a",1,[[1099511627776,"AQ=="]]]]}',
+        b'{"type":"reopened","round":1,"tasks":[],"bits":[["a",1,[[16777216,"AQ=="]]]]}',
+        # Reversed, overlapping and empty ranges.
+        b'{"type":"ended","worker":"w","number":1,"tasks":[["a",1,0,"success",[[5,3]]]]}',
+        b'{"type":"ended","worker":"w","number":1,"tasks":[["a",1,0,"success",[[0,9],[3,5]]]]}',
+        b'{"type":"ended","worker":"w","number":1,"tasks":[["a",1,0,"success",[[3,3]]]]}',
+        b'{"type":"reopened","round":1,"tasks":[["a",1,[[7,9],[0,2]]]]}',
+        # Bits that are none, and a split into nothing.
+        b'{"type":"reopened","round":1,"tasks":[],"bits":[["a",1,[[0,"?"]]]]}',
+        b'{"type":"reopened","round":1,"tasks":[],"parts":0}',
     ],
 )
 def test_what_is_no_event_is_refused_when_it_is_read(data: bytes) -> None:

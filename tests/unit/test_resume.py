@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corral.bitmap import Bitmap
 from corral.errors import ContentChanged
 from corral.events import AnyEvent, Opened, Sent, SentList, layout, ranges
 from corral.resume import Before, Digest, Message, Resume
@@ -151,7 +152,7 @@ def test_what_a_retry_brings_back_is_sent_again_under_its_old_identity(
     log = Log()
     sent = log.execute(content, window)
     wanted = sorted(ordinal for ordinal in back if ordinal < len(content))
-    restore = [(sent[0][0], ranges(wanted))] if wanted else []
+    restore = {sent[0][0]: Bitmap.of_ranges(ranges(wanted))} if wanted else {}
     resume = Resume(list(log.events), 1, Before(sent, restore))
     again = [message for each in content for message in resume.offer(each.topic, each.body)] + resume.rest()
     assert again == [content[ordinal]._replace(task=(sent[0][0], ordinal)) for ordinal in wanted]
@@ -161,7 +162,7 @@ def test_what_a_retry_brings_back_is_sent_again_under_its_old_identity(
 def test_a_dispatcher_that_sends_other_messages_cannot_bring_any_back() -> None:
     log = Log()
     sent = log.execute([Message("a", b"1"), Message("a", b"2")], 2)
-    resume = Resume(list(log.events), 1, Before(sent, [(sent[0][0], [(1, 2)])]))
+    resume = Resume(list(log.events), 1, Before(sent, {sent[0][0]: Bitmap.of_one(1)}))
     resume.offer("a", b"1")
     with pytest.raises(ContentChanged):
         resume.offer("a", b"3")
@@ -170,7 +171,7 @@ def test_a_dispatcher_that_sends_other_messages_cannot_bring_any_back() -> None:
 def test_a_dispatcher_that_sends_less_cannot_bring_the_rest_back() -> None:
     log = Log()
     sent = log.execute([Message("a", b"1"), Message("a", b"2")], 1)
-    resume = Resume(list(log.events), 1, Before(sent, [(sent[0][0], [(1, 2)])]))
+    resume = Resume(list(log.events), 1, Before(sent, {sent[0][0]: Bitmap.of_one(1)}))
     resume.offer("a", b"1")
     with pytest.raises(ContentChanged):
         resume.rest()

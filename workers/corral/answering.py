@@ -9,16 +9,24 @@ from typing import Literal
 
 import msgspec
 
+from corral.bitmap import Bitmap
 from corral.book import Books
 from corral.errors import CorralError
+from corral.events import Range
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.records import Records
 from corral.ledger import Ledger
+from corral.messages import TaskId
 from corral.questions import Answer, Question, decode_questions, encode
 from corral.runs import decode_record
 from corral.subjects import run_key
 
 log = logging.getLogger(__name__)
+
+MARGIN = 4096
+"""Bytes of a message that answers leave free."""
+RANGE = 64
+"""Bytes that a range takes in an answer, at most, if every batch has but one."""
 
 
 class Answering:
@@ -46,10 +54,21 @@ class Answering:
         try:
             questions = decode_questions(message.data)
             await self._fold_to()
-            answers = [await self._verdict(question) for question in questions]
-            await self._connection.publish(message.reply, encode(answers))
+            await self._connection.publish(message.reply, await self._answers(questions))
         except (CorralError, msgspec.DecodeError) as error:
             log.warning("a question is left without an answer", extra={"error": str(error)})
+
+    async def _answers(self, questions: list[Question]) -> bytes:
+        """As many answers as fit into a message, in the order of the questions; the others are asked again."""
+        room = self._connection.max_payload - MARGIN
+        answers: list[bytes] = []
+        for question in questions:
+            answer = encode(await self._verdict(question))
+            room -= len(answer) + 1
+            if room < 0 and answers:
+                break
+            answers.append(answer)
+        return b"[%b]" % b",".join(answers)
 
     async def _verdict(self, question: Question) -> Answer | None:
         """None where it cannot be told yet."""
@@ -63,11 +82,11 @@ class Answering:
             return None if live else Answer("over")
         if book.held is not None or question.round > book.ledger.round:
             return None
-        return _answer(book.ledger, question)
+        return answer_to(question, book.ledger, self._connection.max_payload - MARGIN)
 
 
-def _answer(ledger: Ledger, question: Question) -> Answer:
-    """What the ledger says to a question."""
+def answer_to(question: Question, ledger: Ledger, room: int) -> Answer:
+    """What the ledger says to a question, in at most about so many bytes."""
     task, tree = question.task, ledger.tree
     if ledger.over:
         return Answer("over")
@@ -76,4 +95,26 @@ def _answer(ledger: Ledger, question: Question) -> Answer:
     verdict: Literal["isolate", "run"] = "isolate" if ledger.suspect(task) else "run"
     if question.round == 0:
         return Answer(verdict, tree.attempt(task))
-    return Answer(verdict, tree.attempt(task), tree.sent_by(task), tree.to_restore(task, ledger.round))
+    sent = tree.sent_by(task)
+    most = max(1, room // RANGE - len(sent))
+    restore, more = _page(tree.to_restore(task, ledger.round), question.after, most)
+    return Answer(verdict, tree.attempt(task), sent, restore, more)
+
+
+def _page(
+    restore: list[tuple[int, Bitmap]], after: TaskId, most: int
+) -> tuple[list[tuple[int, list[Range]]], TaskId | None]:
+    """At most so many ranges from a task on, and with which task the next page begins."""
+    page: list[tuple[int, list[Range]]] = []
+    for batch, bits in restore:
+        if batch < after[0]:
+            continue
+        spans: list[Range] = []
+        for first, last in (bits.beyond(after[1]) if batch == after[0] else bits).ranges():
+            if most <= 0:
+                return ([*page, (batch, spans)] if spans else page), (batch, first)
+            spans.append((first, last))
+            most -= 1
+        if spans:
+            page.append((batch, spans))
+    return page, None

@@ -66,6 +66,10 @@ class Bitmap:
         """Page number -> its bits, the lowest first."""
         return {page: bits.to_bytes((bits.bit_length() + 7) // 8, "little") for page, bits in self._pages.items()}
 
+    def pages(self) -> dict[int, int]:
+        """A copy of its pages: page number -> its bits."""
+        return self._pages.copy()
+
     def __contains__(self, ordinal: int) -> bool:
         page, offset = divmod(ordinal, PAGE)
         return bool(self._pages.get(page, 0) >> offset & 1)

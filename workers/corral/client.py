@@ -12,23 +12,26 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
+from corral.bitmap import EMPTY, Bitmap
 from corral.credentials import Login
 from corral.errors import CorralError, EventsExpired, PermissionDenied
-from corral.events import AnyEvent, Failed, Range, Receipt, Reopened, RunEnded, decode_event
+from corral.events import AnyEvent, Failed, Receipt, Reopened, RunEnded, decode_event
 from corral.gate import Gated
+from corral.history import Tasks
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.reader import Reader, Since, Stored
 from corral.jetstream.streams import ensure
 from corral.jetstream.topology import consumers, purge, queue_counts, subject_events
 from corral.messages import task_text
 from corral.operations import Operations, Run
+from corral.parts import Parts, named
 from corral.processor import Processor, Topic
 from corral.questions import ROLL_CALL
 from corral.runs import (
@@ -215,20 +218,19 @@ class Client:
         """
         record = await self.operations.record(run_id)
         names, stream = self.operations.names, self.operations.names.events_stream
-        back: list[tuple[int, int, list[Range]]] = []
-        for stored in await subject_events(self.connection, stream, names.event(run_id, REOPENED)):
-            event = decode_event(stored.data, stored.subject)
-            if isinstance(event, Reopened):
-                back += [(event.round, batch, spans) for _, batch, spans in event.tasks]
-        seen: set[tuple[tuple[int, int], int]] = set()
+        reopenings = await subject_events(self.connection, stream, names.event(run_id, REOPENED))
+        back = _brought_back(found.event for found in self._decode(reopenings))
+        seen: dict[int, Tasks] = {}
         reader = self._event_reader(names.event(run_id, FAILED), 1)
         try:
-            for found in self._decode(await reader.read_all()):
-                failed = found.event
-                if not isinstance(failed, Failed) or (failed.task, failed.round) in seen or _is_back(failed, back):
-                    continue
-                seen.add((failed.task, failed.round))
-                yield task_error(failed, found.at)
+            async with aclosing(reader.to_end()) as batches:
+                async for batch in batches:
+                    for found in self._decode(batch):
+                        failed = found.event
+                        if not isinstance(failed, Failed) or _is_back(failed, back):
+                            continue
+                        if seen.setdefault(failed.round, Tasks()).add(failed.task):
+                            yield task_error(failed, found.at)
         finally:
             await reader.close()
         if record.counts.error and not seen:
@@ -437,13 +439,26 @@ def _ends(event: AnyEvent, round: int) -> bool:
     return isinstance(event, RunEnded) and event.round == round
 
 
-def _is_back(failed: Failed, back: list[tuple[int, int, list[Range]]]) -> bool:
+_Back = dict[int, dict[int, Bitmap]]
+"""Round -> batch -> the ordinals that the retry has brought back."""
+
+
+def _brought_back(stored: Iterable[AnyEvent]) -> _Back:
+    """What the retries of a run have brought back, as far as they were said in full."""
+    back: _Back = {}
+    said: dict[int, Parts] = {}
+    for event in stored:
+        if isinstance(event, Reopened) and (parts := said.setdefault(event.round, Parts()).add(event)):
+            into = back.setdefault(event.round, {})
+            for batch, bits in (each for part in parts for each in named(part)):
+                into[batch] = into.get(batch, EMPTY).plus(bits)
+    return back
+
+
+def _is_back(failed: Failed, back: _Back) -> bool:
     """Whether a later retry has brought the task back."""
     batch, ordinal = failed.task
-    return any(
-        round > failed.round and batch == into and any(first <= ordinal < last for first, last in spans)
-        for round, into, spans in back
-    )
+    return any(round > failed.round and ordinal in batches.get(batch, EMPTY) for round, batches in back.items())
 
 
 def task_error(failed: Failed, at: float) -> TaskError:

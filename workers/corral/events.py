@@ -14,18 +14,24 @@ from typing import Annotated, Literal
 import msgspec
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
-"""Checked when an event is read, so that nobody who folds events meets a negative ordinal."""
 
-_Task = tuple[Natural, Natural]
+MOST = 1 << 24
+"""Tasks in one batch at most: a fan-out of more goes on in another batch."""
+
+Ordinal = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
+"""Checked when an event is read, so that nobody who folds events meets a negative ordinal, or one so absurd that a set
+of all below it would not fit into memory."""
+
+_Task = tuple[Natural, Ordinal]
 """A `TaskId` as it is stored."""
 
 Outcome = Literal["success", "error", "interrupted", "killed"]
 """`killed` is an interrupted task whose process had to be ended; it counts as interrupted."""
 
-Range = tuple[Natural, Natural]
-"""Ordinals from the first up to and without the second."""
+Range = tuple[Ordinal, Ordinal]
+"""Ordinals from the first up to and without the second. Those of one list ascend, and none is empty."""
 
-SentList = list[tuple[Natural, Natural]]
+SentList = list[tuple[Natural, Ordinal]]
 """What one execution of a dispatcher sent: (batch, count) in the order of sending, kept prefixes included."""
 
 Histogram = list[tuple[Natural, Natural]]
@@ -51,9 +57,9 @@ class Sent(Event, tag="sent", frozen=True):
     """A window of a batch is in the queue, acknowledged."""
 
     batch: Natural
-    first: Natural
+    first: Ordinal
     """Ordinal of the window's first message."""
-    count: Natural
+    count: Ordinal
     """Messages of the batch so far, this window included."""
     topics: list[str]
     layout: str = ""
@@ -71,6 +77,9 @@ class Ends(msgspec.Struct, frozen=True, array_like=True, gc=False):
     round: Natural
     outcome: Outcome
     ranges: list[Range]
+
+    def __post_init__(self) -> None:
+        check_ranges(self.ranges)
 
 
 class DispatcherEnd(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -135,10 +144,31 @@ class Crashed(Event, tag="crashed", frozen=True):
 
 
 class Reopened(Event, tag="reopened", frozen=True):
-    """A retry brings tasks of an ended run back: (topic, batch, ranges)."""
+    """A retry brings tasks of an ended run back.
+
+    What does not fit into one event is said in several, in any order: nothing is brought back before the last of them
+    that was missing, and then everything is. Any of them may come more than once.
+    """
 
     round: Natural
     tasks: list[tuple[str, Natural, list[Range]]]
+    """(topic, batch, ranges)."""
+    bits: list[tuple[str, Natural, list[tuple[Ordinal, bytes]]]] = []
+    """More of them, where ranges would be longer: (topic, batch, [(first, bits)]), the lowest bit of the first byte
+    standing for `first`."""
+    part: Natural = 0
+    """From 0 on."""
+    parts: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """How many events there are."""
+    digest: str = ""
+    """Of all of them together: events that belong to another whole are kept apart."""
+
+    def __post_init__(self) -> None:
+        for _, _, spans in self.tasks:
+            check_ranges(spans)
+        for _, _, pages in self.bits:
+            if any(first + 8 * len(bits) > MOST for first, bits in pages):
+                raise ValueError("ordinals beyond the most that a batch can have")
 
 
 class Interrupted(Event, tag="interrupted", frozen=True):
@@ -198,8 +228,8 @@ def encode_event(event: Event) -> bytes:
     return _encode(event)
 
 
-def kind(event: Event) -> str:
-    """The last part of an event's subject."""
+def kind(event: Event | type[Event]) -> str:
+    """The last part of the subject of an event, or of all events of a type."""
     return str(event.__struct_config__.tag)
 
 
@@ -246,6 +276,15 @@ def ranges(ordinals: Iterable[int]) -> list[Range]:
         else:
             out.append((ordinal, ordinal + 1))
     return out
+
+
+def check_ranges(spans: Iterable[Range]) -> None:
+    """ValueError if ranges do not ascend: reversed, empty or overlapping ones are nobody's, and might be costly."""
+    end = 0
+    for first, last in spans:
+        if not end <= first < last:
+            raise ValueError("ranges that do not ascend")
+        end = last
 
 
 def layout(topics: list[str]) -> tuple[list[str], str]:

@@ -37,8 +37,7 @@ from corral.messages import ROOT, body_limit, decode_task
 from corral.operations import Operations
 from corral.outgoing import Outgoing
 from corral.processor import Processor
-from corral.questions import Asker, Question
-from corral.resume import Before
+from corral.questions import Asker
 from corral.settings import Settings
 from corral.slottable import SlotTable
 from corral.subjects import Names
@@ -198,7 +197,7 @@ class Handler:
 
     async def _allowed(self, job: Job) -> bool:
         """Ask about a task that was delivered before, or brought back; False if it is settled already."""
-        answer = await self._asker.ask(Question(job.run_id, job.task, job.round))
+        answer = await self._asker.ask(job.run_id, job.task, job.round)
         if answer is None:
             await self._hand_back(job, HAND_BACK)
             return False
@@ -206,7 +205,7 @@ class Handler:
             await self._drop(job)
             return False
         job.attempt = answer.attempt
-        job.before = Before(answer.sent, answer.restore)
+        job.before = answer.before
         job.isolated = job.isolated or answer.verdict == "isolate"
         return True
 

@@ -13,6 +13,7 @@ it starts and however often an event comes again. What the rules are for:
 - An event that belongs to an earlier round of the run, or of a task that was brought back, says nothing about the
   current one; nor does what is stored between the end of a round and the next.
 - The end of an interrupted round ends every open task.
+- A round that is begun in several events begins with the last of them that was missing; up to then the run is over.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from corral.batch import Batch
 from corral.bitmap import Bitmap
 from corral.events import AnyEvent, Outcome, Receipt
 from corral.messages import ROOT, TaskId
+from corral.parts import Parts, named
 from corral.tally import Counts
 from corral.tree import Tree
 
@@ -72,6 +74,8 @@ class Ledger:
         self.crash_counts: dict[TaskId, int] = {}
         self.crashed: set[str] = set()
         """The dead workers whose tasks are in `crash_counts`."""
+        self.parts = Parts()
+        """What was said so far of the next round, while some of it is missing."""
 
     # --- what it says ------------------------------------------------------------------------------
 
@@ -251,6 +255,10 @@ class Ledger:
     def _reopen(self, event: events.Reopened, at: float) -> None:
         if not self.over or event.round != self.round + 1:
             return
+        parts = self.parts.add(event)
+        if parts is None:
+            return
+        self.parts = Parts()
         self._note_time(at)
         self.round = event.round
         self.over = False
@@ -258,9 +266,8 @@ class Ledger:
         self.interrupt, self.interrupted_at = None, None
         for batch in self.tree.batches.values():
             batch.begin_round()
-        for _, batch_id, spans in event.tasks:
+        for batch_id, back in (each for part in parts for each in named(part)):
             if reopened := self.tree.batches.get(batch_id):
-                back = Bitmap.of_ranges(spans)
                 with self.tree.changing(reopened, back):
                     reopened.bring_back(back, event.round)
                 for task in [task for task in self.crash_counts if task[0] == batch_id and task[1] in back]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
+from corral.bitmap import EMPTY, Bitmap
 from corral.errors import CorralError
 from corral.jetstream.connection import Connection
 from corral.messages import TaskId
+from corral.resume import Before
 from corral.subjects import Names
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ class Question(msgspec.Struct, frozen=True, array_like=True):
     run: str
     task: TaskId
     round: int
+    after: TaskId = (0, 0)
+    """What is to be restored from here on: the rest of an answer that was too long for one message."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -46,6 +50,16 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     """What the ledger knows the task to have sent before the last retry."""
     restore: list[tuple[int, list[tuple[int, int]]]] = []
     """(batch, ranges) of what it sent that a retry has brought back, and that it must send again."""
+    more: TaskId | None = None
+    """There is more to restore, from here on: ask again."""
+
+
+class Leave(NamedTuple):
+    """An answer in full: all that is to be restored in it."""
+
+    verdict: Verdict
+    attempt: int
+    before: Before
 
 
 decode_questions = msgspec.json.Decoder(list[Question]).decode
@@ -62,8 +76,21 @@ class Asker:
         self._waiting: list[tuple[Question, asyncio.Future[Answer | None]]] = []
         self._asking: asyncio.Task[None] | None = None
 
-    async def ask(self, question: Question) -> Answer | None:
-        """The bookkeeper's answer; None if there is none."""
+    async def ask(self, run_id: str, task: TaskId, round: int) -> Leave | None:
+        """Whether a task may run: the bookkeeper's answer; None if there is none."""
+        restore: dict[int, Bitmap] = {}
+        after = (0, 0)
+        while True:
+            answer = await self._ask(Question(run_id, task, round, after))
+            if answer is None:
+                return None
+            for batch, spans in answer.restore:
+                restore[batch] = restore.get(batch, EMPTY).plus(Bitmap.of_ranges(spans))
+            if answer.more is None or answer.more <= after:
+                return Leave(answer.verdict, answer.attempt, Before(answer.sent, restore))
+            after = answer.more
+
+    async def _ask(self, question: Question) -> Answer | None:
         future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         if self._asking is None or self._asking.done():
@@ -80,6 +107,9 @@ class Asker:
                 answers = _decode_answers(reply.data)
             except (CorralError, msgspec.DecodeError) as error:
                 log.info("the bookkeeper does not answer", extra={"error": str(error)})
+            if 0 < len(answers) < len(asked):
+                self._waiting = asked[len(answers) :] + self._waiting  # as many answers as fit into a message
+                asked = asked[: len(answers)]
             for index, (_, future) in enumerate(asked):
                 if not future.done():
                     future.set_result(answers[index] if index < len(answers) else None)

@@ -80,6 +80,8 @@ class _History:
         """Batch -> ordinal of a dispatcher -> what it sent: batch -> count, None for all that is known."""
         self.openers: dict[int, int] = {0: 0}
         """Batch -> one past the highest ordinal that opened a batch."""
+        self.said: dict[tuple[int, str], dict[int, events.Reopened]] = {}
+        """Of the next round: what it was split into -> the events that were read of it, by their number."""
         self.brought_back: dict[TaskId, int] = {}
         """Task -> the last round that named it."""
         self.waiting: set[TaskId] = set()
@@ -161,19 +163,22 @@ class _History:
         self.waiting.add(event.task)
 
     def reopened(self, event: events.Reopened) -> None:
-        if not self.over or event.round != self.round + 1:
+        if not self.over or event.round != self.round + 1 or event.part >= event.parts:
             return
+        said = self.said.setdefault((event.parts, event.digest), {})
+        said.setdefault(event.part, event)
+        if len(said) < event.parts:
+            return  # the round begins when nothing is missing
+        self.said = {}
         self.round, self.over, self.ordered_to_stop = event.round, False, False
         self.late.clear()
         for outcomes in self.outcomes.values():
             outcomes.update({ordinal: "interrupted" for ordinal, outcome in outcomes.items() if outcome == "removed"})
-        for _, batch, spans in event.tasks:
+        for batch, ordinal in [task for part in said.values() for task in _named(part)]:
             if batch in self.senders:
-                for first, last in spans:
-                    for ordinal in range(first, last):
-                        self.outcomes[batch].pop(ordinal, None)
-                        self.waiting.discard((batch, ordinal))
-                        self.brought_back[batch, ordinal] = event.round
+                self.outcomes[batch].pop(ordinal, None)
+                self.waiting.discard((batch, ordinal))
+                self.brought_back[batch, ordinal] = event.round
 
     def stop_everything(self) -> None:
         """What is open ends; a dispatcher among it has sent what is known of it, and what must lie before that."""
@@ -276,6 +281,19 @@ _STATES = {
     "killed": "interrupted",
     "removed": "interrupted",
 }
+
+
+def _named(event: events.Reopened) -> Iterator[TaskId]:
+    """The tasks that an event names, one by one."""
+    for _, batch, spans in event.tasks:
+        for first, last in spans:
+            for ordinal in range(first, last):
+                yield batch, ordinal
+    for _, batch, pages in event.bits:
+        for first, page in pages:
+            for place in range(8 * len(page)):
+                if page[place // 8] & 1 << place % 8:
+                    yield batch, first + place
 
 
 def _counts(counter: Counter[str]) -> TaskCounts:

@@ -5,6 +5,7 @@ Nothing here is urgent: it looks only at runs of which nothing has moved for a w
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -12,16 +13,19 @@ from collections.abc import Iterator
 import msgspec
 
 from corral import events
+from corral.bitmap import Bitmap
 from corral.book import Book
 from corral.errors import Conflict
 from corral.events import Ended, Failed
 from corral.executor import Failure, fingerprint
+from corral.history import BOOKKEEPER, LOST
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.jetstream.topology import queue_counts
+from corral.ledger import Ledger
 from corral.messages import ROOT, TaskId, encode_task
-from corral.retrying import Retrier
+from corral.retrying import PART, Retrier
 from corral.roster import Roster
 from corral.runs import Record, State, encode
 from corral.settings import Settings
@@ -32,11 +36,13 @@ log = logging.getLogger(__name__)
 
 LISTED = 1_000
 """Lost tasks of a run whose loss is stored one by one; the others are counted only."""
-LOST = Failure(
-    "Lost",
+RANGE = 64
+"""Bytes that a range takes in an event, at most, if every batch has but one."""
+FAILURE = Failure(
+    LOST,
     "neither a message nor a worker has this task any more; retry its run to send it again",
     "",
-    fingerprint("Lost", "", ""),
+    fingerprint(LOST, "", ""),
 )
 
 
@@ -91,7 +97,7 @@ class Recovery:
             case "reopening":
                 await self._move(book, record, "queued" if await self._has_key(record) else "final")
             case "queued" if record.round > 0:
-                await self._retrier.finish(record)
+                await self._retrier.finish(record, book.revision, book.ledger)
             case "queued" if record.round == 0 and not await queue_counts(self._connection, self._names, record.id):
                 log.warning("the root of a run is published for its producer", extra={"run": record.id})
                 message = encode_task(ROOT, 0, bytes(record.body))
@@ -136,45 +142,74 @@ class Recovery:
 
     async def _end_lost(self, book: Book, record: Record) -> None:
         """End as error what is open, though no message of it is left: the server lost it, or somebody deleted it."""
-        lost = list(_open(book))
-        log.error("tasks are lost", extra={"run": record.id, "tasks": len(lost)})
-        for topic, task in lost[:LISTED]:
+        lost = lost_ends(book.ledger, min(PART, self._connection.max_payload // 2))
+        count = sum(len(part.dispatchers) + sum(_count(ends.ranges) for ends in part.tasks) for part in lost)
+        log.error("tasks are lost", extra={"run": record.id, "tasks": count})
+        for topic, task in itertools.islice(_open(book.ledger), LISTED):
             failed = Failed(
                 topic=topic,
                 task=task,
-                error=LOST.error,
-                message=LOST.message,
+                error=FAILURE.error,
+                message=FAILURE.message,
                 traceback="",
                 attempt=book.ledger.tree.attempt(task),
-                worker="bookkeeper",
+                worker=BOOKKEEPER,
                 body=msgspec.Raw(b"null"),
-                fingerprint=LOST.fingerprint,
-                round=book.ledger.round,
+                fingerprint=FAILURE.fingerprint,
+                round=record.round,
             )
             await self._store(record.id, failed)
-        self._number += 1
-        ledger = book.ledger
-        leaves: dict[tuple[str, int], list[int]] = {}
-        dispatchers = []
-        for topic, task in lost:
-            if sent := ledger.tree.sent_by(task):
-                dispatchers.append(events.DispatcherEnd(topic, task, ledger.round, "error", sent))
-            else:
-                leaves.setdefault((topic, task[0]), []).append(task[1])
-        ends = [
-            events.Ends(topic, batch, ledger.round, "error", events.ranges(ordinals))
-            for (topic, batch), ordinals in leaves.items()
-        ]
-        await self._store(
-            record.id, Ended(worker="bookkeeper", number=self._number, tasks=ends, dispatchers=dispatchers)
-        )
+        for ended in lost:
+            # Should this process die between two, the next one ends what is still open.
+            self._number += 1
+            await self._store(record.id, msgspec.structs.replace(ended, number=self._number))
 
     async def _store(self, run_id: str, event: events.Event) -> None:
         await self._publisher.store(self._names.event(run_id, events.kind(event)), events.encode_event(event))
 
 
-def _open(book: Book) -> Iterator[tuple[str, TaskId]]:
-    for topic, batch, spans in book.ledger.tree.open_tasks():
+def lost_ends(ledger: Ledger, limit: int) -> list[Ended]:
+    """Ends of all that is open, as error; each event of at most about `limit` bytes."""
+    found: list[Ended] = []
+    tasks: list[events.Ends] = []
+    dispatchers: list[events.DispatcherEnd] = []
+    size = 0
+
+    def cut() -> None:
+        nonlocal tasks, dispatchers, size
+        found.append(Ended(worker=BOOKKEEPER, number=0, tasks=tasks, dispatchers=dispatchers))
+        tasks, dispatchers, size = [], [], 0
+
+    for topic, batch, spans in ledger.tree.open_tasks():
+        bits = Bitmap.of_ranges(spans)
+        senders = bits.both(ledger.tree.batches[batch].dispatchers)
+        for ordinal in senders:
+            end = events.DispatcherEnd(
+                topic, (batch, ordinal), ledger.round, "error", ledger.tree.sent_by((batch, ordinal))
+            )
+            dispatchers.append(end)
+            size += len(msgspec.json.encode(end))
+            if size >= limit:
+                cut()
+        rest = list(bits.minus(senders).ranges())
+        while rest:
+            some = max(1, (limit - size) // RANGE)
+            tasks.append(events.Ends(topic, batch, ledger.round, "error", rest[:some]))
+            size += RANGE * (some if rest[some:] else len(rest)) + len(topic)
+            rest = rest[some:]
+            if size >= limit:
+                cut()
+    if tasks or dispatchers:
+        cut()
+    return found
+
+
+def _open(ledger: Ledger) -> Iterator[tuple[str, TaskId]]:
+    for topic, batch, spans in ledger.tree.open_tasks():
         for first, last in spans:
             for ordinal in range(first, last):
                 yield topic, (batch, ordinal)
+
+
+def _count(spans: list[events.Range]) -> int:
+    return sum(last - first for first, last in spans)

@@ -19,6 +19,7 @@ from corral.checkpoints import Anchor, Checkpoints
 from corral.ending import Ending
 from corral.errors import CorralError
 from corral.events import decode_event
+from corral.history import read_ledger
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.reader import Behind, Reader, Stored
@@ -28,7 +29,6 @@ from corral.ledger import Ledger
 from corral.questions import ASK
 from corral.record_writer import RecordWriter
 from corral.recovery import Recovery
-from corral.retrying import History
 from corral.roster import Roster
 from corral.runs import Record, decode_marker, decode_record
 from corral.settings import Settings
@@ -216,12 +216,12 @@ class Reign:
         book.reopening = True
         while self._books.get(book.run_id) is book:
             try:
-                history = await History.read(self._connection, self._names, record)
+                ledger = await read_ledger(self._connection, self._names, record.id, record.topic)
             except Exception as error:  # noqa: BLE001  # one run that cannot be read must not stop all others
                 log.warning("a history could not be read yet", extra={"run": book.run_id, "error": str(error)})
                 await asyncio.sleep(LOOK)
             else:
-                book.open(history.ledger)
+                book.open(ledger)
                 self._ending.look_at(book)
                 return
 

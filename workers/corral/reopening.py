@@ -1,4 +1,4 @@
-"""What a retry brings back, and how each task gets its message again. Pure.
+"""What a retry brings back, and which of it gets a message. Pure.
 
 What ended as error or interrupted is pending again. The body of an error was stored with it; everything else comes
 back by running the task again that sent it, which sends just what is open of its messages, under their old identity.
@@ -8,67 +8,61 @@ known: the root's is in the record of the run.
 
 from __future__ import annotations
 
-from collections.abc import Container
-from typing import NamedTuple
+import heapq
+from collections.abc import Iterator, Mapping
 
 from corral.bitmap import EMPTY, Bitmap
-from corral.events import Range
 from corral.ledger import Ledger
-from corral.messages import ROOT, TaskId
+from corral.messages import ROOT
+from corral.tree import Tree
+
+Back = Mapping[int, Bitmap]
+"""What is brought back: batch -> ordinals."""
 
 
-class Plan(NamedTuple):
-    """What is to be done."""
-
-    tasks: list[tuple[str, int, list[Range]]]
-    """What is pending again, as `Reopened` lists it: (topic, batch, ranges)."""
-    messages: list[tuple[str, TaskId]]
-    """The tasks whose messages are published: their bodies are known. They see to the others."""
-
-    @property
-    def size(self) -> int:
-        """How many tasks are pending again."""
-        return sum(last - first for _, _, spans in self.tasks for first, last in spans)
-
-
-def plan(ledger: Ledger, bodies: Container[TaskId]) -> Plan:
-    """How to bring back what ended badly in a run that is over. `bodies` are the tasks whose bodies were stored."""
-    back: dict[tuple[str, int], Bitmap] = {}
-    for topic, batch, bits in ledger.tree.badly_ended():
-        back[topic, batch] = bits
-    agenda = list(back)
+def plan(tree: Tree, bodies: Mapping[int, Bitmap]) -> dict[int, Bitmap]:
+    """What is pending again of a run that is over. `bodies` are the tasks whose bodies were stored."""
+    back: dict[int, Bitmap] = {}
+    for _, batch, bits in tree.badly_ended():
+        back[batch] = back.get(batch, EMPTY).plus(bits)
+    # A batch is younger than its sender's: so from the youngest on, everything is known of one when it is looked at.
+    agenda = [-batch for batch in back]
+    heapq.heapify(agenda)
     while agenda:
-        topic, batch = agenda.pop()
-        if batch == ROOT[0] or all((batch, ordinal) in bodies for ordinal in back[topic, batch]):
+        batch = -heapq.heappop(agenda)
+        if batch == ROOT[0] or not back[batch].minus(bodies.get(batch, EMPTY)):
             continue
-        parent = ledger.tree.parent(batch)
-        key = (ledger.tree.topic_of(parent), parent[0])
-        before = back.get(key, EMPTY)
-        if parent[1] not in before:
-            back[key] = before.plus(Bitmap.of_one(parent[1]))
-            agenda.append(key)
-    return Plan(
-        [(topic, batch, list(bits.ranges())) for (topic, batch), bits in back.items()],
-        [
-            (topic, (batch, ordinal))
-            for (topic, batch), bits in back.items()
-            if batch == ROOT[0] or not _is_back(ledger.tree.parent(batch), back)
-            for ordinal in bits
-        ],
-    )
+        above, ordinal = tree.parent(batch)
+        if above not in back:
+            heapq.heappush(agenda, -above)
+        back[above] = back.get(above, EMPTY).plus(Bitmap.of_one(ordinal))
+    return back
 
 
-def messages_of(reopened: list[tuple[str, int, list[Range]]], ledger: Ledger) -> list[tuple[str, TaskId]]:
-    """The messages of a plan that is stored already, as far as their tasks have not ended since."""
-    back = {(topic, batch): Bitmap.of_ranges(spans) for topic, batch, spans in reopened}
-    return [
-        (topic, (batch, ordinal))
-        for (topic, batch), bits in back.items()
-        if batch == ROOT[0] or not _is_back(ledger.tree.parent(batch), back)
-        for ordinal in bits
-        if ledger.tree.outcome((batch, ordinal)) is None
-    ]
+def brought_back(ledger: Ledger) -> dict[int, Bitmap]:
+    """What the retry of the current round has brought back, whether it has ended since or not."""
+    batches = ledger.tree.batches.values()
+    return {batch.id: batch.reopened[ledger.round] for batch in batches if ledger.round in batch.reopened}
 
 
-def _is_back(task: TaskId, back: dict[tuple[str, int], Bitmap]) -> bool:
-    return any(batch == task[0] and task[1] in bits for (_, batch), bits in back.items())
+def by_topic(tree: Tree, back: Back) -> Iterator[tuple[str, int, Bitmap]]:
+    """(topic, batch, ordinals) of it."""
+    for batch, bits in back.items():
+        left = bits
+        for topic, known in tree.batches[batch].topics.items():
+            if these := left.both(known):
+                yield topic, batch, these
+                left = left.minus(these)
+        if left:
+            yield tree.topic, batch, left
+
+
+def with_messages(tree: Tree, back: Back) -> dict[int, Bitmap]:
+    """The part of it whose messages are published: these see to the others."""
+    return {
+        batch: bits for batch, bits in back.items() if batch == ROOT[0] or not _has(back, *tree.batches[batch].parent)
+    }
+
+
+def _has(back: Back, batch: int, ordinal: int) -> bool:
+    return batch in back and ordinal in back[batch]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from corral.bitmap import EMPTY, Bitmap
 from corral.errors import ContentChanged
-from corral.events import AnyEvent, Opened, Range, Sent, SentList
+from corral.events import AnyEvent, Opened, Sent, SentList
 from corral.messages import TaskId
 
 
@@ -31,7 +31,8 @@ class Before(NamedTuple):
     """What a task sent before the last retry of its run, and what of it the retry has brought back."""
 
     sent: SentList = []  # noqa: RUF012  # never changed, like the tuple around it
-    restore: Sequence[tuple[int, Sequence[Range]]] = ()
+    restore: Mapping[int, Bitmap] = {}
+    """Batch -> ordinals."""
 
 
 class Digest:
@@ -65,7 +66,7 @@ class Resume:
 
     def __init__(self, log: Sequence[tuple[int, AnyEvent]], round: int, before: Before) -> None:
         self._windows = deque(_windows(log, round, before.sent))
-        self._restore = {batch: Bitmap.of_ranges(spans) for batch, spans in before.restore}
+        self._restore = before.restore
         self._held: list[Message] = []
         self._digest = Digest()
         self._kept: dict[int, int] = {}

@@ -4,65 +4,84 @@
 
 Until `queued` a retry can be undone, by writing the old record; from then on it is only finished, by whoever comes
 by. What is brought back follows from the events alone, so everybody who goes on with it finds the same.
+
+A run may have millions of tasks, and as many stored bodies. Of these nobody keeps more than a window: a first pass
+over the errors finds out whose body is stored, a second one publishes. How far it has come stands in the record, and
+each note of it is a compare-and-set: so another one can go on there, and of two at once one leaves.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from contextlib import aclosing
 
 import msgspec
 
 from corral import events
-from corral.errors import Conflict, DuplicateRun, EventsExpired, NotEnded, TooLarge, Unconfirmed
-from corral.events import Failed, Reopened, decode_event
+from corral.bitmap import Bitmap
+from corral.errors import Conflict, DuplicateRun, EventsExpired, NotEnded, Unconfirmed
+from corral.events import Reopened
+from corral.history import StoredBody, Tasks, read_ledger, stored_bodies
 from corral.jetstream.connection import Connection
-from corral.jetstream.publisher import Publisher
-from corral.jetstream.reader import Reader
+from corral.jetstream.publisher import Publisher, Window
 from corral.jetstream.records import Records
 from corral.ledger import Ledger
-from corral.messages import ROOT, TaskId, encode_task
-from corral.reopening import messages_of, plan
+from corral.messages import ROOT, encode_task
+from corral.parts import split
+from corral.reopening import Back, brought_back, by_topic, plan, with_messages
 from corral.runs import Record, counted, decode_record, encode
 from corral.starter import Starter
 from corral.subjects import Names, run_key
 
 log = logging.getLogger(__name__)
 
+PART = 512 * 1024
+"""Bytes of one `Reopened`, about, where the server takes that much."""
+WINDOW = 2_000
+"""Messages that are confirmed together, at most;"""
+WINDOW_BYTES = 4 * 1024 * 1024
+"""and their bytes, about."""
 
-class History:
-    """A run as its events tell it: the ledger, the bodies that were stored, the last `Reopened`."""
 
-    def __init__(self, topic: str) -> None:
-        self.ledger = Ledger(topic)
-        self.bodies: dict[TaskId, bytes] = {}
-        self.reopened: Reopened | None = None
+class Reopener:
+    """Stores what a retry brings back, as far as that is not done."""
 
-    @classmethod
-    async def read(cls, connection: Connection, names: Names, record: Record) -> History:
-        """Read all events of the run that are still there."""
-        history = cls(record.topic)
-        reader = Reader(connection, names.events_stream, [names.run_events(record.id)], start=1)
-        try:
-            for stored in await reader.read_all():
-                try:
-                    event = decode_event(stored.data, stored.subject)
-                except msgspec.DecodeError as error:
-                    log.error(
-                        "an event that cannot be read is ignored", extra={"seq": stored.sequence, "error": str(error)}
-                    )
-                else:
-                    history.apply(event, stored.sequence, stored.time)
-        finally:
-            await reader.close()
-        return history
+    def __init__(self, connection: Connection, publisher: Publisher, names: Names) -> None:
+        self._connection = connection
+        self._publisher = publisher
+        self._names = names
 
-    def apply(self, event: events.AnyEvent, sequence: int, at: float) -> None:
-        """Take the next event in."""
-        self.ledger.apply(event, sequence, at)
-        if isinstance(event, Failed) and event.error != "Lost":
-            self.bodies[event.task] = bytes(event.body)
-        elif isinstance(event, Reopened) and event.round == self.ledger.round:
-            self.reopened = event
+    async def plan(self, run_id: str, ledger: Ledger) -> dict[int, Bitmap]:
+        """What the next retry of an ended run would bring back."""
+        bodies = Tasks()
+        if ledger.counts()[0].error:
+            async with aclosing(stored_bodies(self._connection, self._names, run_id)) as batches:
+                async for batch in batches:
+                    for each in batch:
+                        bodies.add(each.task)
+        return plan(ledger.tree, bodies.batches())
+
+    def parts(self, round: int, ledger: Ledger, back: Back) -> list[Reopened]:
+        """The events that say so."""
+        return split(round, by_topic(ledger.tree, back), min(PART, self._connection.max_payload // 2))
+
+    async def reopen(self, run_id: str, round: int, ledger: Ledger) -> Back:
+        """Store the missing ones for a run whose record has come to this round; what they bring back.
+
+        The ledger is the run's before this round, or in it: then there is nothing to store.
+        """
+        if ledger.round >= round:
+            return brought_back(ledger)
+        said = ledger.parts
+        back = await self.plan(run_id, ledger)
+        await self.store(run_id, [part for part in self.parts(round, ledger, back) if not said.has(part)])
+        return back
+
+    async def store(self, run_id: str, parts: list[Reopened]) -> None:
+        """Store these events."""
+        for part in parts:
+            await self._publisher.store(self._names.event(run_id, events.kind(part)), events.encode_event(part))
 
 
 class Retrier:
@@ -84,6 +103,7 @@ class Retrier:
         self._names = names
         self._starter = starter
         self._retention = retention
+        self._reopener = Reopener(connection, publisher, names)
 
     async def retry(self, run_id: str, record: Record, revision: int) -> int:
         """Bring back what ended as error or interrupted; how many tasks that are. 0: nothing did, and nothing was done.
@@ -92,81 +112,72 @@ class Retrier:
             NotEnded: the run is still live.
             DuplicateRun: another run holds its unique key now; nothing was changed.
             EventsExpired: the run's events are gone.
-            TooLarge: what would come back is scattered so much that it does not fit into one event.
         """
         if record.state != "final":
             raise NotEnded(run_id)
-        history = await History.read(self._connection, self._names, record)
-        if history.ledger.counts()[0] != record.counts:
+        ledger = await read_ledger(self._connection, self._names, run_id, record.topic)
+        if ledger.counts()[0] != record.counts:
             raise EventsExpired(run_id)
-        planned = plan(history.ledger, history.bodies)
-        if not planned.tasks:
+        back = await self._reopener.plan(run_id, ledger)
+        if not back:
             return 0
-        size = len(events.encode_event(Reopened(round=record.round + 1, tasks=planned.tasks)))
-        if size > self._connection.max_payload - 1024:
-            raise TooLarge(size, self._connection.max_payload - 1024)
-        reopening = msgspec.structs.replace(record, state="reopening", round=record.round + 1, claim=None)
+        reopening = msgspec.structs.replace(record, state="reopening", round=record.round + 1, claim=None, resent=0)
         try:
             revision = await self._records.update(run_key(run_id), encode(reopening), revision)
         except Conflict:
             raise NotEnded(run_id) from None
         await self._take_key(record, reopening, revision)
-        history.ledger.apply(Reopened(round=reopening.round, tasks=planned.tasks), history.ledger.sequence + 1)
-        queued = counted(reopening, history.ledger, {}, root_running=False)
-        queued = msgspec.structs.replace(
-            queued,
-            state="queued",
-            finished_at=None,
-            receipt=None,
-            interrupted_by=None,
-            interrupt_reason=None,
-            status="",
-        )
+        parts = self._reopener.parts(reopening.round, ledger, back)
+        for part in parts:
+            ledger.apply(part, ledger.sequence + 1)  # so that the record shows what is going to be
+        queued = _queued(reopening, ledger)
         try:
-            await self._records.update(run_key(run_id), encode(queued), revision)
+            revision = await self._records.update(run_key(run_id), encode(queued), revision)
         except Conflict:
-            await self._look_again(run_id, reopening.round)
-        await self.finish(queued)
-        return planned.size
+            queued, revision = await self._look_again(run_id, reopening.round)
+        await self._reopener.store(run_id, parts)
+        await self._send(queued, revision, ledger, back)
+        return sum(bits.count() for bits in back.values())
 
-    async def finish(self, record: Record) -> None:
-        """All steps after `queued`, as far as they are not done."""
-        history = await History.read(self._connection, self._names, record)
-        if history.ledger.round < record.round:
-            planned = plan(history.ledger, history.bodies)
-            reopened = Reopened(round=record.round, tasks=planned.tasks)
-            messages = planned.messages
-            subject = self._names.event(record.id, events.kind(reopened))
-            await self._publisher.store(subject, events.encode_event(reopened))
-        elif history.reopened is not None:
-            reopened = history.reopened
-            messages = messages_of(reopened.tasks, history.ledger)
-        else:
-            return
-        window = self._publisher.window()
-        for topic, task in messages:
-            body = bytes(record.body) if task == ROOT else history.bodies[task]
-            await window.add(self._names.task(record.id, topic), encode_task(task, record.round, body))
-        await window.settle()
-        if not any(task == ROOT for _, task in messages):
-            await self._run(record)
+    async def finish(self, record: Record, revision: int, ledger: Ledger) -> None:
+        """All steps after `queued`, as far as they are not done. `ledger` has folded all that is stored of the run."""
+        back = await self._reopener.reopen(record.id, record.round, ledger)
+        await self._send(record, revision, ledger, back)
 
-    async def _run(self, record: Record) -> None:
-        """Without a root that claims the run, it runs from here on."""
-        while True:
-            entry = await self._records.get(run_key(record.id), leader=True)
-            if entry is None:
-                return
-            now = decode_record(entry.value)
-            if now.round != record.round or now.state != "queued":
-                return
-            try:
-                await self._records.update(
-                    entry.key, encode(msgspec.structs.replace(now, state="running")), entry.revision
+    # --- messages ----------------------------------------------------------------------------------
+
+    async def _send(self, record: Record, revision: int, ledger: Ledger, back: Back) -> None:
+        """Publish the messages, and let the run go on. Leaves it to whoever else has written the record meanwhile."""
+        sending = _Sending(self._publisher.window(), self._records, self._names, record, revision)
+        sending.pause = self._publisher.timeout / 2
+        try:
+            await sending.note(record.resent)  # from here on, who was at it before finds out
+            left = Tasks(_open(with_messages(ledger.tree, back), record, ledger))
+            root = left.take(ROOT)
+            async with aclosing(stored_bodies(self._connection, self._names, record.id)) as batches:
+                async for batch in batches:
+                    for each in batch:
+                        wanted = left.take(each.task) and each.stored.sequence > record.resent
+                        if wanted and not await sending.send(ledger.tree.topic_of(each.task), each):
+                            left.add(each.task)
+                    await sending.note_in_time()
+            await sending.settle()
+            if missing := left.count():
+                log.error(
+                    "bodies of errors are gone; their tasks stay open", extra={"run": record.id, "tasks": missing}
                 )
-            except Conflict:
-                continue
-            return
+            if root:
+                # The last one: it takes the run out of the hands of those who would finish this.
+                message = encode_task(ROOT, record.round, bytes(record.body))
+                await self._publisher.store(self._names.task(record.id, record.topic), message)
+            else:
+                await sending.run()
+        except Conflict:
+            log.info("somebody else has taken the retry over, or ended it", extra={"run": record.id})
+        finally:
+            sending.close()
+
+    # --- steps that are undone ---------------------------------------------------------------------
 
     async def _take_key(self, old: Record, reopening: Record, revision: int) -> None:
         if old.unique is None:
@@ -180,8 +191,90 @@ class Retrier:
             log.info("the retry was undone already", extra={"run": old.id, "round": reopening.round})
         raise DuplicateRun(old.unique, holder)
 
-    async def _look_again(self, run_id: str, round: int) -> None:
-        """Whether somebody else has taken the step that was refused."""
+    async def _look_again(self, run_id: str, round: int) -> tuple[Record, int]:
+        """What somebody else has made of the record, if that is the step that was refused."""
         entry = await self._records.get(run_key(run_id), leader=True)
-        if entry is None or decode_record(entry.value).round != round:
+        record = decode_record(entry.value) if entry is not None else None
+        if entry is None or record is None or record.round != round:
             raise Unconfirmed(f"the retry of run {run_id} took so long that it was undone; retry it again")
+        return record, entry.revision
+
+
+class _Sending:
+    """Messages on their way, a window at a time, and how far they have come."""
+
+    def __init__(self, window: Window, records: Records, names: Names, record: Record, revision: int) -> None:
+        self.pause = 5.0
+        """Seconds without a note after which there is one for the sake of it."""
+        self._window = window
+        self._records = records
+        self._names = names
+        self._record = record
+        self._revision = revision
+        self._bytes = 0
+        self._last = 0
+        self._noted_at = 0.0
+
+    async def send(self, topic: str, each: StoredBody) -> bool:
+        """Publish the message of a task; False if its body cannot be read."""
+        body = each.body()
+        if body is None:
+            return False
+        message = encode_task(each.task, self._record.round, body)
+        await self._window.add(self._names.task(self._record.id, topic), message)
+        self._last = each.stored.sequence
+        self._bytes += len(message)
+        if self._window.count >= WINDOW or self._bytes >= WINDOW_BYTES:
+            await self.settle()
+        return True
+
+    async def settle(self) -> None:
+        """Wait until all is stored, and note that; Conflict as `note`."""
+        if self._window.count:
+            await self._window.settle()
+            self._bytes = 0
+            await self.note(self._last)
+
+    async def note_in_time(self) -> None:
+        """Give a sign of life where nothing was sent for long; Conflict as `note`."""
+        if time.monotonic() - self._noted_at > self.pause:
+            await self.note(self._record.resent)
+
+    async def note(self, sequence: int) -> None:
+        """Note up to which stored error all have their messages; Conflict if somebody else has written the record."""
+        await self._write(msgspec.structs.replace(self._record, resent=sequence, updated_at=time.time()))
+
+    async def run(self) -> None:
+        """Without a root that claims the run, it runs from here on; Conflict as `note`."""
+        await self._write(msgspec.structs.replace(self._record, state="running"))
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._window.abandon()
+
+    async def _write(self, record: Record) -> None:
+        if self._record.state != "queued":
+            raise Conflict(run_key(record.id))
+        self._revision = await self._records.update(run_key(record.id), encode(record), self._revision)
+        self._record = record
+        self._noted_at = time.monotonic()
+
+
+def _queued(reopening: Record, ledger: Ledger) -> Record:
+    """The record of a run that is brought back."""
+    return msgspec.structs.replace(
+        counted(reopening, ledger, {}, root_running=False),
+        state="queued",
+        finished_at=None,
+        receipt=None,
+        interrupted_by=None,
+        interrupt_reason=None,
+        status="",
+    )
+
+
+def _open(back: Back, record: Record, ledger: Ledger) -> Back:
+    """What of it has not ended since."""
+    if ledger.round < record.round:
+        return back
+    return {batch: bits.minus(ledger.tree.batches[batch].ended) for batch, bits in back.items()}

@@ -53,6 +53,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     interrupted_by: str | None = None
     interrupt_reason: str | None = None
     receipt: Receipt | None = None
+    resent: int = 0
+    """Of a run that a retry brings back: up to this stream sequence the tasks of stored errors have their messages."""
 
     @property
     def live(self) -> bool:

@@ -13,9 +13,10 @@ import msgspec
 from corral import bitmap
 from corral.batch import Batch, Cap
 from corral.bitmap import Bitmap
-from corral.events import Interrupted, Receipt
+from corral.events import Interrupted, Receipt, Reopened
 from corral.ledger import Ledger
 from corral.messages import TaskId
+from corral.parts import Parts
 from corral.tree import Tree
 
 _VERSION = 1
@@ -67,6 +68,7 @@ class _Ledger(msgspec.Struct, array_like=True):
     numbers: dict[str, int]
     crashes: list[tuple[TaskId, int]]
     crashed: list[str]
+    parts: list[Reopened]
     batches: list[_Batch]
     chains: list[tuple[TaskId, dict[int, Cap]]]
 
@@ -97,6 +99,7 @@ def freeze(ledger: Ledger) -> bytes:
         numbers=ledger.numbers,
         crashes=list(ledger.crash_counts.items()),
         crashed=sorted(ledger.crashed),
+        parts=list(ledger.parts),
         batches=[_freeze_batch(batch) for batch in tree.batches.values()],
         chains=list(tree.chains.items()),
     )
@@ -129,6 +132,7 @@ def thaw(data: bytes) -> Ledger:
     ledger.numbers = state.numbers
     ledger.crash_counts = dict(state.crashes)
     ledger.crashed = set(state.crashed)
+    ledger.parts = Parts(state.parts)
     return ledger
 
 

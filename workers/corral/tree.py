@@ -97,11 +97,11 @@ class Tree:
         topics = self.batches[task[0]].topics
         return next((topic for topic, known in topics.items() if task[1] in known), self.topic)
 
-    def to_restore(self, task: TaskId, round: int) -> list[tuple[int, list[Range]]]:
-        """(batch, ranges) of what a task sent, that the retry of this round has brought back, still open."""
-        chain = [self.batches[batch] for batch in self.chains.get(task, {})]
+    def to_restore(self, task: TaskId, round: int) -> list[tuple[int, Bitmap]]:
+        """(batch, ordinals) of what a task sent, that the retry of this round has brought back, still open."""
+        chain = [self.batches[batch] for batch in sorted(self.chains.get(task, {}))]
         left = [(batch.id, batch.reopened.get(round, EMPTY).both(batch.still_open())) for batch in chain]
-        return [(batch, list(bits.ranges())) for batch, bits in left if bits]
+        return [(batch, bits) for batch, bits in left if bits]
 
     def counting(self) -> Iterator[Batch]:
         """The batches of which something may count, the root's included."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -129,7 +129,7 @@ class Reader:
         await self._drop_source()  # one that was being made while `close` was called
         raise StopAsyncIteration
 
-    async def to_end(self) -> AsyncIterator[list[Stored]]:
+    async def to_end(self) -> AsyncGenerator[list[Stored], None]:
         """Batches of all messages from here to the present end of the stream, possibly none.
 
         If `generation` changes on the way, reading has begun again, and what came before is void.
