@@ -10,9 +10,10 @@ from corral import Client
 from corral.events import Ended, Interrupted, Receipt
 from corral.jetstream.topology import queue_counts
 from corral.operations import Run
+from tests.system.apps.pressure import Spread
 from tests.system.apps.stopping import Crowd
 from tests.system.pools import Audit, System
-from tests.system.stage import within
+from tests.system.stage import Arrival, within
 
 
 async def interrupt(run: Run, reason: str | None = None) -> Receipt:
@@ -252,6 +253,26 @@ async def test_an_interrupt_costs_other_runs_no_task_that_waits(system: System) 
     assert (await system.audit(other)).status.success == 1
     system.stage.open("asks")
     assert (await system.audit(waits)).status.status == "success"
+
+
+async def test_a_task_that_the_server_forgot_goes_on_with_its_next_attempt(system: System) -> None:
+    pool = await system.pool("pressure", slots=100)
+    client = await system.client()
+    waits, doomed, other = [await client.start("spread", Spread(n, "item.waits")) for n in (1, 80, 1)]
+    arrivals: dict[str, Arrival] = {}
+    for arrival in await system.stage.arrivals("item", 82):
+        arrivals[arrival.facts["run"]] = arrival
+    arrivals[waits.id].answer("fail")
+    await system.reached(waits, lambda status: status.retrying == 1, "its retry")
+    await doomed.interrupt()  # so many messages are purged at once, which is what makes the server forget
+    await system.audit(doomed)
+    arrivals[other.id].answer()
+    await system.audit(other)
+    again = await system.stage.arrival("item")
+    assert (again.facts["run"], again.facts["attempt"]) == (waits.id, 2)
+    again.answer()
+    assert (await system.audit(waits)).status.status == "success"
+    assert "a task is sent again that the server forgot" in pool.log.read_text()
 
 
 async def test_several_orders_are_one(system: System) -> None:

@@ -21,7 +21,7 @@ from corral.jetstream.direct import Stored
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.jetstream.topology import ack_floors, first_task, remove
-from corral.messages import ROOT, TaskMessage, decode_task
+from corral.messages import ROOT, TaskMessage, decode_task, encode_again
 from corral.roster import Roster
 from corral.runs import decode_record, encode
 from corral.subjects import Names, run_key
@@ -94,7 +94,7 @@ class Stranded:
             log.warning("a task is sent again that the server forgot", extra={"run": run_id, "task": message.task})
             if message.task == ROOT and not await self._release(run_id, message.round, stored.sequence):
                 return
-            await self._publisher.store(stored.subject, stored.data)
+            await self._publisher.store(stored.subject, encode_again(message))
         await remove(self._connection, self._names, stored.sequence)
 
     def _judge(self, run_id: str, topic: str, message: TaskMessage) -> Literal["remove", "leave", "send"]:
