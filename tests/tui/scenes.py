@@ -12,9 +12,11 @@ import msgspec
 from corral import events
 from corral.events import Receipt, bucket
 from corral.ledger import Counts
+from corral.messages import TaskId
 from corral.runs import Beat, Record
 from corral_tui.fold import Detail
 from corral_tui.state import State
+from corral_tui.story import Story
 from corral_tui.values import Link
 
 NOW = 1_795_514_400.0
@@ -42,6 +44,8 @@ class PlainSource:
         self.retried: list[str] = []
         self.brought_back: asyncio.Future[int] | None = None
         self.stopped = False
+        self.told: list[tuple[str, TaskId]] = []
+        self.stored: list[tuple[int, float, events.AnyEvent]] = []
 
     @property
     def lock(self) -> AbstractContextManager[object]:
@@ -61,6 +65,14 @@ class PlainSource:
         self.interrupted.append(run_id)
         self.answer = asyncio.get_running_loop().create_future()
         return await self.answer
+
+    async def story(self, run_id: str, task: TaskId) -> Story:
+        self.told.append((run_id, task))
+        story = Story(task)
+        for sequence, at, event in self.stored:
+            story.apply(sequence, at, event)
+        story.complete = True
+        return story
 
     async def retry(self, run_id: str) -> int:
         self.retried.append(run_id)

@@ -41,7 +41,7 @@ async def test_a_run_accounts_for_every_task() -> None:
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40), (200, 50)])
-@pytest.mark.parametrize("tab", ["1", "2", "3"])
+@pytest.mark.parametrize("tab", ["1", "3", "5"])
 async def test_every_tab_fits_every_terminal(size: tuple[int, int], tab: str) -> None:
     async with dashboard(opened(), size, run_id=BIG) as stage:
         await stage.press(tab)
@@ -52,13 +52,14 @@ async def test_every_tab_fits_every_terminal(size: tuple[int, int], tab: str) ->
 
 async def test_topics_are_counted_apart() -> None:
     async with dashboard(opened(), run_id=BIG) as stage:
+        await stage.press("2")
         said = stage.line_with("▌ reindex-entity").split()
         assert said[-7:] == ["1,000,000", "371,256", "560", "0", "627,990", "194", "0"]
 
 
 async def test_errors_show_their_traceback_and_message() -> None:
     async with dashboard(opened(), run_id=BIG) as stage:
-        await stage.press("2", "j")
+        await stage.press("3", "enter", "j")
         assert "no row 636182 in product" in stage.cursor_line()
         assert 'File "/srv/shop/processors.py", line 41, in reindex_entity' in stage.text()
         await stage.press("enter")
@@ -69,7 +70,7 @@ async def test_errors_show_their_traceback_and_message() -> None:
 
 async def test_an_error_that_is_read_stays_when_others_come() -> None:
     async with dashboard(opened(), run_id=BIG) as stage:
-        await stage.press("2", "j", "j")
+        await stage.press("3", "e", "j", "j")
         before = stage.cursor_line()
         detail = stage.source.state.detail
         assert detail is not None
@@ -94,7 +95,7 @@ async def test_an_error_that_is_read_stays_when_others_come() -> None:
 
 async def test_events_are_listed_with_the_newest_first() -> None:
     async with dashboard(opened(), run_id=BIG) as stage:
-        await stage.press("3")
+        await stage.press("5")
         assert "2,387" in stage.cursor_line()
         await stage.press("G")
         assert "task 0-0 begins to send" in stage.cursor_line()
@@ -106,15 +107,15 @@ async def test_what_a_list_leaves_out_is_said() -> None:
     assert detail is not None
     detail.seen_events = 54_321
     async with dashboard(source, run_id=BIG) as stage:
-        await stage.press("3")
+        await stage.press("5")
         assert "the last 591 of 54,321" in stage.text()
 
 
-async def test_tabs_turn_with_the_arrows_and_the_mouse() -> None:
+async def test_tabs_turn_with_keys_and_the_mouse() -> None:
     async with dashboard(opened(), run_id=BIG) as stage:
-        await stage.press("right")
-        assert "TRY" in stage.text()
-        await stage.press("left", "left")
+        await stage.press("tab", "right")
+        assert "WHEN" in stage.text()
+        await stage.press("left", "left", "shift+tab")
         assert "KIND" in stage.text()
         row = next(y for y, text in enumerate(stage.lines()) if "Topics 1" in text)
         await stage.pilot.click(offset=(stage.lines()[row].index("Topics"), row))
@@ -197,7 +198,7 @@ async def test_a_source_that_fails_ends_the_dashboard() -> None:
 async def test_without_colours_glyphs_and_words_remain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     async with dashboard(opened(), run_id=BIG) as stage:
-        await stage.press("2", "3", "w", "escape", "escape")
+        await stage.press("2", "3", "4", "5", "w", "escape", "escape")
         assert "▶" in stage.line_with("7qk2mzt4")
         assert "▌" in stage.cursor_line()
         colours = {

@@ -6,8 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,15 +14,13 @@ from textual import work
 from textual.app import App
 from textual.binding import Binding, BindingType
 
-from corral.errors import CorralError
-from corral_tui.orders import Order, order_line
+from corral_tui.ordering import Ordering
 from corral_tui.screens.base import LiveScreen
-from corral_tui.screens.confirm import Confirm, ConfirmInterrupt, ConfirmRetry
+from corral_tui.screens.confirm import Confirm
 from corral_tui.screens.help import HelpScreen
 from corral_tui.screens.run import RunScreen
 from corral_tui.screens.runs import RunsScreen
 from corral_tui.source import Source
-from corral_tui.spans import Line
 from corral_tui.summary import exit_code
 from corral_tui.theme import PLAIN, THEMES
 
@@ -58,10 +55,10 @@ class Dashboard(App[int], inherit_bindings=False):
         self._wanted_read_only = self._shown_read_only = read_only
         self.now = clock()
         """The time of the last repaint, by which all of it is drawn."""
-        self._clock = clock
+        self.clock = clock
         self._frame = frame
         self._run_id = run_id
-        self._orders: list[Order] = []
+        self.ordering = Ordering(self)
 
     def on_mount(self) -> None:
         for theme in THEMES:
@@ -83,7 +80,7 @@ class Dashboard(App[int], inherit_bindings=False):
         if self.source.failure is not None:
             self.exit(1)
             return
-        self.now = self._clock()
+        self.now = self.clock()
         if self.read_only != self._shown_read_only:
             self._shown_read_only = self.read_only
             self.refresh_bindings()
@@ -109,64 +106,14 @@ class Dashboard(App[int], inherit_bindings=False):
     # --- orders --------------------------------------------------------------------------------------
 
     @work
-    async def ask_interrupt(self, run_id: str) -> None:
-        """Ask, and interrupt the run if the answer is yes."""
-        with self.source.lock:
-            run = self.source.state.run(run_id, self.now)
-        if self.read_only or run is None:
-            return
-        if run.ended:
-            self._say(Order("interrupt", run_id, run.topic, self.now, ended_at=self.now))
-            return
-        if not await self.push_screen_wait(ConfirmInterrupt(run_id)):
-            return
-        order = Order("interrupt", run_id, run.topic, self._clock())
-        async with self._carried_out(order):
-            order.receipt = await self.source.interrupt(run_id)
+    async def ask_interrupt(self, run_ids: list[str]) -> None:
+        """Ask, and interrupt the runs if the answer is yes."""
+        await self.ordering.give("interrupt", run_ids)
 
     @work
-    async def ask_retry(self, run_id: str) -> None:
-        """Ask, and bring back what of the run ended badly if the answer is yes."""
-        with self.source.lock:
-            run = self.source.state.run(run_id, self.now)
-        if self.read_only or run is None:
-            return
-        bad = run.counts.error + run.counts.interrupted
-        if not (run.ended and bad):
-            self._say(
-                Order("retry", run_id, run.topic, self.now, ended_at=self.now, brought_back=0 if run.ended else None)
-            )
-            return
-        if not await self.push_screen_wait(ConfirmRetry(run_id)):
-            return
-        order = Order("retry", run_id, run.topic, self._clock())
-        async with self._carried_out(order):
-            order.brought_back = await self.source.retry(run_id)
-
-    def _say(self, order: Order) -> None:
-        self._orders.append(order)
-        self.tick()
-
-    @asynccontextmanager
-    async def _carried_out(self, order: Order) -> AsyncIterator[None]:
-        """Show the order while what is inside carries it out, and then how that ended."""
-        self._say(order)
-        try:
-            yield
-        except CorralError as error:
-            order.problem = str(error)
-        finally:
-            order.ended_at = self._clock()
-        self.tick()
-
-    def notice(self, now: float, *, without: str | None = None) -> Line:
-        """The last order that is worth a line; of one run without the interrupts that went well. The lock is held."""
-        self._orders = [order for order in self._orders if not order.expired(now)]
-        shown = [order for order in self._orders if order.run_id != without or order.kind == "retry" or order.problem]
-        if not shown:
-            return ()
-        order = shown[-1]
-        return order_line(order, self.source.state.run(order.run_id, now), now)
+    async def ask_retry(self, run_ids: list[str]) -> None:
+        """Ask, and bring back what of the runs ended badly if the answer is yes."""
+        await self.ordering.give("retry", run_ids)
 
     # --- actions -------------------------------------------------------------------------------------
 
@@ -175,7 +122,7 @@ class Dashboard(App[int], inherit_bindings=False):
 
     def action_leave(self) -> None:
         with self.source.lock:
-            self.exit(exit_code(self.source.state, self._clock(), self._run_id))
+            self.exit(exit_code(self.source.state, self.clock(), self._run_id))
 
     def action_break(self) -> None:
         self.exit(130)

@@ -143,6 +143,42 @@ def error_columns(width: int) -> tuple[Column, ...]:
     return filling(width, columns, "error")
 
 
+def group_columns(width: int) -> tuple[Column, ...]:
+    """The columns of a run's groups of errors."""
+    columns: tuple[Column, ...] = (
+        Column("count", "TASKS", 9, right=True, gap=1),
+        Column("spark", "WHEN", 24),
+        Column("first", "FIRST", 8),
+        Column("last", "LAST", 8),
+        Column("error", "ERROR", 10),
+        Column("place", "WHERE", 34),
+    )
+    if width < NARROW:
+        columns = _without(columns, "spark", "first", "place")
+    elif width < WIDE:
+        columns = _without(columns, "place")
+    return filling(width, columns, "error")
+
+
+def share_columns(width: int, most: int) -> tuple[Column, ...]:
+    """The columns of the workers on a run; `most` is the largest count."""
+    digits = max(7, len(f"{most:,}"))
+    columns: tuple[Column, ...] = (
+        Column("state", "STATE", 9, gap=1),
+        Column("worker", "WORKER", 18),
+        Column("host", "HOST", 14),
+        Column("running", "RUNNING", 7, right=True),
+        Column("rate", "RATE", 7, right=True),
+        Column("success", "SUCCESS", digits, right=True),
+        Column("error", "ERROR", 7, right=True),
+        Column("stopped", "STOPPED", 7, right=True),
+        Column("last", "LAST END", 9, right=True),
+    )
+    if width < NARROW:
+        columns = _without(columns, "host", "stopped")
+    return columns
+
+
 def event_columns(width: int) -> tuple[Column, ...]:
     """The columns of a run's events."""
     columns = (

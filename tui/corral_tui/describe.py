@@ -23,21 +23,27 @@ def event_view(sequence: int, at: float, event: AnyEvent) -> EventView:
     return EventView(sequence=sequence, at=at, kind=events.kind(event), text=clean(_words(event), 300))
 
 
-def error_view(at: float, event: events.Failed) -> ErrorView:
-    """Why a task failed."""
+def error_view(at: float, event: events.Failed, *, group: str = "") -> ErrorView:
+    """Why a task failed; `group` is the key of its kind."""
     task = task_text(event.task)
     return ErrorView(
         key=f"{task}/{event.round}",
+        group=group,
         task=task,
         topic=clean(event.topic),
         type=clean(event.error, 200),
         message=clean(event.message, 500),
         traceback=tuple(clean_lines(event.traceback.rstrip(), TRACEBACK_LIMIT)),
-        body=tuple(clean_lines(_pretty(bytes(event.body)), BODY_LIMIT)),
+        body=body_lines(bytes(event.body)),
         attempt=event.attempt,
         at=at,
         worker=clean(event.worker, 100),
     )
+
+
+def body_lines(body: bytes) -> tuple[str, ...]:
+    """A message as indented JSON, cut to what a person reads."""
+    return tuple(clean_lines(_pretty(body), BODY_LIMIT))
 
 
 def ended_in(event: AnyEvent) -> int:

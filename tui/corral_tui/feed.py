@@ -21,9 +21,11 @@ from urllib.parse import urlsplit
 from corral.client import Client, StoredEvent
 from corral.errors import CorralError
 from corral.events import Receipt
+from corral.messages import TaskId
 from corral.runs import Beat
 from corral_tui.fold import Detail
 from corral_tui.state import State
+from corral_tui.story import Story
 from corral_tui.values import Link, Phase
 
 T = TypeVar("T")
@@ -79,6 +81,9 @@ class Feed:
 
     async def retry(self, run_id: str) -> int:
         return await self._ordered(lambda client: client.run(run_id).retry())
+
+    async def story(self, run_id: str, task: TaskId) -> Story:
+        return await self._ordered(lambda client: _read_story(client, run_id, task))
 
     async def _ordered(self, order: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
         """What the client makes of an order, in its own thread."""
@@ -209,6 +214,19 @@ class Feed:
                 await asyncio.sleep(0)
             detail.caught_up = detail.caught_up or not batch
             self.changed()
+
+
+async def _read_story(client: Client, run_id: str, task: TaskId) -> Story:
+    story = Story(task)
+    async for batch in client.read_events(run_id=run_id):
+        if not batch:
+            break
+        for chunk in _chunks(batch):
+            for stored in chunk:
+                story.apply(stored.seq, stored.at, stored.event)
+            await asyncio.sleep(0)
+    story.complete = True
+    return story
 
 
 def _chunks(batch: Sequence[StoredEvent]) -> list[Sequence[StoredEvent]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from corral.events import AnyEvent, Failed
+from corral.events import AnyEvent, Ended, Failed
 from corral.ledger import Ledger
 from corral.runs import Record
-from corral_tui.describe import ended_in, error_view, event_view
+from corral_tui.describe import ended_in, event_view
+from corral_tui.fronts import NONE, Fronts, Stragglers
+from corral_tui.groups import Groups
 from corral_tui.pulse import Pulse
 from corral_tui.values import ErrorView, EventView
 
@@ -42,6 +44,34 @@ class Fold:
         return (mine.total, mine.success, mine.error) == (counts.total, counts.success, counts.error)
 
 
+class Work:
+    """What one worker has done for a run."""
+
+    __slots__ = ("error", "interrupted", "last_at", "pulse", "success")
+
+    def __init__(self) -> None:
+        self.success = self.error = self.interrupted = 0
+        self.last_at = 0.0
+        self.pulse = Pulse(kept=80)
+
+    def add(self, event: Ended, at: float) -> None:
+        """Tasks have ended there; those that had ended elsewhere before are among them."""
+        for ends in event.tasks:
+            self._add(ends.outcome, sum(last - first for first, last in ends.ranges))
+        for end in event.dispatchers:
+            self._add(end.outcome, 1)
+        self.last_at = at
+        self.pulse.add(at, ended_in(event))
+
+    def _add(self, outcome: str, count: int) -> None:
+        if outcome == "success":
+            self.success += count
+        elif outcome == "error":
+            self.error += count
+        else:
+            self.interrupted += count
+
+
 class Detail:
     """One run in depth: its own fold of all its events, and the last of them."""
 
@@ -52,11 +82,26 @@ class Detail:
         """By sequence, the newest last."""
         self.errors: OrderedDict[str, ErrorView] = OrderedDict()
         """By task and round, the newest last."""
+        self.groups = Groups()
+        self.fronts = Fronts()
+        self.work: dict[str, Work] = {}
+        """By worker."""
         self.seen_events = 0
         self.seen_errors = 0
+        self.began_at = 0
+        """The event of the checkpoint from which its events are read; 0: all of them are."""
         self.caught_up = False
         """All that was stored when it was opened has been read."""
+        self._stragglers: tuple[float, Stragglers] = (0.0, NONE)
         self._event_limit, self._error_limit = events, errors
+
+    def stragglers(self, now: float) -> Stragglers:
+        """What was overtaken long ago, by the server's clock; looked up once a second."""
+        looked_at, found = self._stragglers
+        if not 0 <= now - looked_at < 1:
+            found = self.fronts.stragglers(self.fold.ledger.tree, self.fold.ledger.durations, now)
+            self._stragglers = now, found
+        return found
 
     def apply(self, sequence: int, at: float, event: AnyEvent) -> None:
         """Fold one event of this run; an event that was applied already is left out."""
@@ -68,9 +113,12 @@ class Detail:
         if len(self.events) > self._event_limit:
             self.events.popitem(last=False)
         if isinstance(event, Failed):
-            error = error_view(at, event)
-            if error.key not in self.errors:  # a task can fail twice where its worker was taken for dead
+            # None where a task fails twice because its worker was taken for dead.
+            if (error := self.groups.apply(at, event)) is not None:
                 self.seen_errors += 1
                 self.errors[error.key] = error
                 if len(self.errors) > self._error_limit:
                     self.errors.popitem(last=False)
+        elif isinstance(event, Ended):
+            self.fronts.note(event, at)
+            self.work.setdefault(event.worker, Work()).add(event, at)

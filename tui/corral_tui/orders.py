@@ -21,7 +21,9 @@ class Order:
 
     kind: Literal["interrupt", "retry"]
     run_id: str
+    """Empty for an order to several runs."""
     topic: str
+    """Or how many runs."""
     asked_at: float
     ended_at: float | None = None
     receipt: Receipt | None = None

@@ -11,9 +11,10 @@ KEPT = 1_200
 class Pulse:
     """Ends by quarter second, of the times at which the server stored them. Times are seconds since the epoch."""
 
-    __slots__ = ("_slots", "first_at", "last_at")
+    __slots__ = ("_kept", "_slots", "first_at", "last_at")
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int = KEPT) -> None:
+        self._kept = kept
         self._slots: dict[int, int] = {}
         self.first_at: float | None = None
         self.last_at: float | None = None
@@ -26,9 +27,9 @@ class Pulse:
         self.last_at = at if self.last_at is None else max(self.last_at, at)
         slot = int(at / STEP)
         self._slots[slot] = self._slots.get(slot, 0) + ended
-        if len(self._slots) > KEPT + KEPT // 4:
+        if len(self._slots) > self._kept + self._kept // 4:
             newest = max(self._slots)
-            self._slots = {s: n for s, n in self._slots.items() if s > newest - KEPT}
+            self._slots = {s: n for s, n in self._slots.items() if s > newest - self._kept}
 
     def rate(self, now: float, window: float = 3.0) -> float:
         """Ends per second over the last `window` seconds, or since the first end, at least over one second."""
@@ -36,6 +37,10 @@ class Pulse:
             return 0.0
         window = min(window, max(1.0, now - self.first_at))
         return self._between(now - window, now) / window
+
+    def ended(self, now: float, seconds: float) -> int:
+        """How many ended in the last `seconds`."""
+        return self._between(now - seconds - STEP, now)
 
     def columns(self, now: float, width: int, seconds: float = 1.0) -> list[float]:
         """Ends per second in each of the last `width` spans of `seconds`, the oldest first.

@@ -8,9 +8,10 @@ from corral.ledger import Counts
 from corral.runs import ENDED
 from corral_tui import figures
 from corral_tui.columns import PERCENT, Column
-from corral_tui.spans import Line, bar, line, number, percent, status
+from corral_tui.groups import GroupView
+from corral_tui.spans import Line, bar, line, number, percent, spark, status
 from corral_tui.text import clean
-from corral_tui.values import ErrorView, EventView, RunView, WorkerView
+from corral_tui.values import ErrorView, EventView, RunView, ShareView, WorkerView
 
 Row = tuple[Line, ...]
 
@@ -96,6 +97,40 @@ def error_row(error: ErrorView, columns: Sequence[Column]) -> Row:
         "task": line((error.task, "dim")),
         "attempt": line((str(error.attempt), "dim")),
         "error": line((error.type, "error"), (f"  {error.message}", "text")),
+    }
+    return tuple(cells[column.name] for column in columns)
+
+
+def group_row(group: GroupView, columns: Sequence[Column], now: float) -> Row:
+    """A group of errors. One that a retry has emptied is dim."""
+    del now
+    text = "text" if group.count else "dim"
+    cells = {
+        "count": number(group.count, "error"),
+        "spark": spark(group.spark, "error"),
+        "first": line((figures.clock(group.first_at), "dim")),
+        "last": line((figures.clock(group.last_at), "dim")),
+        "error": line((group.type, "error" if group.count else "dim"), (f"  {group.normal}", text)),
+        "place": line((group.place, "accent-dim")),
+    }
+    return tuple(cells[column.name] for column in columns)
+
+
+def share_row(share: ShareView, columns: Sequence[Column], now: float) -> Row:
+    """A worker on a run."""
+    state = line(("▶ busy", "running")) if share.running else line(("· idle", "dim"))
+    if not share.host:
+        state = line(("○ gone", "dim"))
+    cells = {
+        "state": state,
+        "worker": line((clean(share.worker), "strong" if share.host else "dim")),
+        "host": line((clean(share.host), "text")),
+        "running": number(share.running, "running"),
+        "rate": line((figures.rate(share.rate), "text")) if share.rate else (),
+        "success": number(share.success, "success"),
+        "error": number(share.error, "error"),
+        "stopped": number(share.interrupted, "interrupted"),
+        "last": line((figures.age(now - share.last_at), "dim")) if share.last_at else (),
     }
     return tuple(cells[column.name] for column in columns)
 

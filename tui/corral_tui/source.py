@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from corral.events import Receipt
+from corral.messages import TaskId
 from corral_tui.state import State
+from corral_tui.story import Story
 
 
 class Source(Protocol):
@@ -50,5 +52,13 @@ class Source(Protocol):
 
         Raises:
             CorralError: it is not known, or it was refused.
+        """
+        ...
+
+    async def story(self, run_id: str, task: TaskId) -> Story:
+        """All that is stored about one task.
+
+        Raises:
+            CorralError: it cannot be read.
         """
         ...

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from corral.events import AnyEvent
 from corral.ledger import Counts, Ledger
 from corral.runs import Beat, Record, Status, outcome, public_status
 from corral_tui.fold import Detail, Fold
 from corral_tui.pulse import Pulse
-from corral_tui.values import Link, RunView, Truth, WorkerView
+from corral_tui.values import Link, RunView, ShareView, Truth, WorkerView
 
 DEATH = 5.0
 """Seconds without a heartbeat after which a worker counts as silent."""
@@ -21,6 +23,9 @@ FORGET = 60.0
 """Seconds after which a silent worker is no longer shown."""
 ETA_WINDOW = 10.0
 """Seconds over which the rate behind an ETA is taken: calmer than the rate that is shown."""
+
+BODY = 4_096
+"""Bytes of a run's first message that are kept."""
 
 
 class State:
@@ -50,6 +55,8 @@ class State:
             return
         if record.id not in self.records:
             self._order = None
+        if len(record.body) > BODY:
+            record = msgspec.structs.replace(record, body=msgspec.Raw(b""))
         self.records[record.id] = record
         fold = self.folds.get(record.id)
         if fold is None:
@@ -140,6 +147,37 @@ class State:
         """Workers that were heard of in the last minute, by pool and age."""
         views = [_worker(beat, seen_at, now) for beat, seen_at in self._fresh(now, FORGET)]
         return sorted(views, key=lambda worker: (worker.pool, worker.started_at, worker.id))
+
+    def body(self, run_id: str) -> bytes:
+        """The message that a run was started with; empty if it was too long to be kept."""
+        record = self.records.get(run_id)
+        return bytes(record.body) if record else b""
+
+    def at_work(self, run_id: str, now: float) -> int:
+        """How many workers execute something of a run."""
+        return sum(1 for beat, _ in self._fresh(now, DEATH) if _executes(beat, run_id))
+
+    def shares(self, run_id: str, now: float) -> list[ShareView]:
+        """The workers that execute something of a run, or have; by name."""
+        detail = self.detail if self.detail is not None and self.detail.run_id == run_id else None
+        beats = {beat.id: beat for beat, _ in self._fresh(now, DEATH)}
+        work = detail.work if detail is not None else {}
+        shares = []
+        for worker in sorted({*work, *(beat.id for beat in beats.values() if _executes(beat, run_id))}):
+            beat, done = beats.get(worker), work.get(worker)
+            shares.append(
+                ShareView(
+                    worker=worker,
+                    running=(sum(beat.running.get(run_id, {}).values()) + (run_id in beat.roots)) if beat else 0,
+                    success=done.success if done else 0,
+                    error=done.error if done else 0,
+                    interrupted=done.interrupted if done else 0,
+                    rate=done.pulse.rate(now + self.skew, 5.0) if done else 0.0,
+                    last_at=done.last_at if done else 0.0,
+                    host=beat.host if beat else "",
+                )
+            )
+        return shares
 
     def truth(self, now: float) -> Truth:
         """The line on top."""
@@ -244,6 +282,10 @@ def _live_status(record: Record, ledger: Ledger) -> Status:
         return "interrupting"
     status = public_status(record)
     return "running" if status == "queued" and ledger.sequence else status
+
+
+def _executes(beat: Beat, run_id: str) -> bool:
+    return run_id in beat.running or run_id in beat.roots
 
 
 def _worker(beat: Beat, seen_at: float, now: float) -> WorkerView:

@@ -96,6 +96,24 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShareView:
+    """What a worker does for one run."""
+
+    worker: str
+    running: int
+    """Tasks of the run that it executes now."""
+    success: int
+    error: int
+    interrupted: int
+    rate: float
+    """Ends per second."""
+    last_at: float
+    """When something ended there; 0 if nothing has."""
+    host: str = ""
+    """Empty for a worker that is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
     """The line on top: where the numbers come from, and how fresh they are."""
 
@@ -127,6 +145,8 @@ class ErrorView:
     """Why a task ended as error; all of it cut to what a person reads."""
 
     key: str
+    group: str = ""
+    """The key of its kind."""
     task: str
     topic: str
     type: str

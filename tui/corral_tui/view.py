@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from corral.events import Receipt, quantile
 from corral.ledger import Ledger
 from corral_tui import figures
+from corral_tui.code import json_line, trace_line
 from corral_tui.columns import NARROW, WIDE
+from corral_tui.fold import Detail
+from corral_tui.forecast import forecast, stalled_for
+from corral_tui.fronts import NONE
 from corral_tui.pulse import Pulse
-from corral_tui.spans import Line, bar, joined, line, number, percent, spark, status
+from corral_tui.spans import Line, Span, bar, joined, line, number, percent, spark, status
 from corral_tui.text import clean
 from corral_tui.values import ErrorView, Link, RunView, Truth
 
@@ -118,8 +123,8 @@ def proof(run: RunView, *, agrees: bool | None, short: bool = False) -> Line:
     return line((f"✓ {word}{at}", "success"))
 
 
-def run_pulse(run: RunView, pulse: Pulse | None, ledger: Ledger | None, now: float, width: int) -> Line:
-    """How fast it goes: the last minute or so, rate, ETA, and how long tasks take.
+def run_pulse(run: RunView, pulse: Pulse | None, detail: Detail | None, now: float, width: int) -> list[Line]:
+    """How fast it goes: the last minute or so, rate and ETA; and how long tasks take, if there is room for it.
 
     `now` is by the server's clock; of an ended run its last minute is shown.
     """
@@ -129,31 +134,53 @@ def run_pulse(run: RunView, pulse: Pulse | None, ledger: Ledger | None, now: flo
         values = pulse.columns(end, 60 if width >= WIDE else 30)
         columns = spark(values, "accent-dim" if run.ended else "running")
     rate = line((figures.rate(run.rate), "dim" if run.ended else "strong"), (" on average" if run.ended else "", "dim"))
-    parts = [
+    late = detail.stragglers(now) if detail else NONE
+    pace = [
         columns,
         rate if run.rate else (),
-        line(("ETA ", "dim"), (figures.long(run.eta), "text"), (" and growing" if run.growing else "", "dim"))
-        if run.eta is not None
-        else (),
+        _eta(run, pulse, detail.fold.ledger if detail else None, now),
         line((f"{figures.count(run.counts.retrying)} retrying", "warning")) if run.counts.retrying else (),
-        _latency(ledger) if ledger and width >= NARROW else (),
     ]
-    return joined(parts, ("   ", "text"))
+    times = []
+    if detail is not None:
+        times = [_latency("run", detail.fold.ledger.durations), _latency("wait", detail.fold.ledger.waits)]
+    if late.count and not run.ended:
+        times.append(
+            line((figures.plural(late.count, "straggler"), "warning"), (f" over {figures.long(late.after)}", "dim"))
+        )
+    space = ("   ", "text")
+    if width >= WIDE:
+        return [joined([*pace, *times], space)]
+    return [joined(pace, space), joined(times, space)] if any(times) else [joined(pace, space)]
 
 
-def _latency(ledger: Ledger) -> Line:
-    typical, slow = quantile(ledger.durations, 0.5), quantile(ledger.durations, 0.99)
-    waited = quantile(ledger.waits, 0.99)
-    if typical is None or slow is None:
+def _eta(run: RunView, pulse: Pulse | None, ledger: Ledger | None, now: float) -> Line:
+    """When it will be done: likely, and between which times; or the word `stalled`."""
+    if pulse is None or ledger is None:
         return ()
-    wait = ((" · wait p99 ", "dim"), (figures.short(waited), "text")) if waited is not None else ()
-    return (
-        ("run p50 ", "dim"),
-        (figures.short(typical), "text"),
-        (" p99 ", "dim"),
-        (figures.short(slow), "text"),
-        *wait,
+    quiet = stalled_for(run, pulse, ledger, now)
+    if quiet is not None:
+        return line(("stalled", "shout"), (f" for {figures.long(quiet)}", "warning"))
+    found = forecast(run, pulse, now)
+    if found is None:
+        return ()
+    high = "?" if math.isinf(found.high) else figures.short(found.high)
+    growing = " and growing" if run.growing else ""
+    return line(
+        ("ETA ", "dim"),
+        (figures.long(found.likely), "text"),
+        (f" ({figures.short(found.low)} - {high}){growing}", "dim"),
     )
+
+
+def _latency(name: str, histogram: dict[int, int]) -> Line:
+    shares = [(share, quantile(histogram, share / 100)) for share in (50, 95, 99)]
+    spans: list[Span] = [(name, "dim")]
+    for share, seconds in shares:
+        if seconds is None:
+            return ()
+        spans += [(f" p{share} ", "dim"), (figures.short(seconds), "text")]
+    return tuple(spans)
 
 
 def run_note(run: RunView, *, served: bool) -> Line:
@@ -178,15 +205,9 @@ def error_lines(error: ErrorView) -> list[Line]:
         line((f"{error.topic}  task {error.task}  attempt {error.attempt}  worker {error.worker}", "dim")),
         (),
     ]
-    trace = [line((text, _trace_role(text))) for text in error.traceback]
-    body = [(), line(("message", "head")), *(line((text, "text")) for text in error.body)] if error.body else []
+    trace = [trace_line(text) for text in error.traceback]
+    body = [(), line(("message", "head")), *(json_line(text) for text in error.body)] if error.body else []
     return [*head, *trace, *body]
-
-
-def _trace_role(text: str) -> str:
-    if text.startswith(("  File ", "Traceback")):
-        return "accent-dim"
-    return "text" if text.startswith("    ") else "error"
 
 
 # --- orders -----------------------------------------------------------------------------------------

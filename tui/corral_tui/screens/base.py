@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from textual import events
 from textual.app import ComposeResult
@@ -64,7 +64,7 @@ class LiveScreen(Screen[None], inherit_bindings=False):
 
     def notice(self, now: float) -> Line:
         """What the last action has come to."""
-        return self.dashboard.notice(now)
+        return self.dashboard.ordering.notice(now)
 
     def on_mount(self) -> None:
         self.dashboard.tick()
@@ -86,19 +86,23 @@ class LiveScreen(Screen[None], inherit_bindings=False):
 
     # --- what several screens can do -----------------------------------------------------------------
 
-    def chosen(self) -> str | None:
-        """The run that an action is about."""
+    def chosen(self) -> list[str]:
+        """The runs that an action is about."""
+        return []
+
+    def copied(self) -> str:
+        """What is worth copying of what the cursor is on."""
+        return ""
+
+    def exported(self) -> Any:
+        """What is shown, as JSON."""
         return None
 
     def action_interrupt(self) -> None:
-        run_id = self.chosen()
-        if run_id is not None:
-            self.dashboard.ask_interrupt(run_id)
+        self.dashboard.ask_interrupt(self.chosen())
 
     def action_retry(self) -> None:
-        run_id = self.chosen()
-        if run_id is not None:
-            self.dashboard.ask_retry(run_id)
+        self.dashboard.ask_retry(self.chosen())
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters

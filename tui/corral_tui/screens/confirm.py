@@ -10,9 +10,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
+from textual.widgets import Input
 
-from corral_tui import view
+from corral.ledger import Counts
+from corral_tui import figures, view
 from corral_tui.spans import Line, line
+from corral_tui.text import clean
 from corral_tui.values import RunView
 from corral_tui.widgets.lines import Lines
 
@@ -46,6 +49,14 @@ class Choice(Lines, can_focus=True):
 
 
 class Confirm(ModalScreen[bool], inherit_bindings=False):
+    """A question, repainted while it waits for the answer."""
+
+    @abstractmethod
+    def tick(self, now: float) -> None:
+        """Say it as it is now. The state's lock is held."""
+
+
+class ConfirmOne(Confirm, inherit_bindings=False):
     """Names what an order does, live, while it waits for the answer."""
 
     VERB: ClassVar[str]
@@ -103,7 +114,7 @@ class Confirm(ModalScreen[bool], inherit_bindings=False):
         choice.choose(yes=not choice.chosen)
 
 
-class ConfirmInterrupt(Confirm):
+class ConfirmInterrupt(ConfirmOne):
     """Whether to stop a run."""
 
     VERB = "Interrupt"
@@ -116,7 +127,7 @@ class ConfirmInterrupt(Confirm):
         return view.impact_text(run)
 
 
-class ConfirmRetry(Confirm):
+class ConfirmRetry(ConfirmOne):
     """Whether to bring back what of a run ended badly."""
 
     VERB = "Retry"
@@ -129,3 +140,62 @@ class ConfirmRetry(Confirm):
 
     def impact(self, run: RunView) -> str:
         return view.retry_text(run)
+
+
+class Word(Input):
+    """Where the word is typed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "do it if the word is there", key_display="enter"),
+        Binding("escape", "screen.answer(False)", "no", key_display="esc"),
+    ]
+
+
+class ConfirmMany(Confirm, inherit_bindings=False):
+    """Whether to stop or bring back several runs: only with the word typed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "answer(False)", "no", key_display="esc")]
+
+    def __init__(self, word: str, run_ids: list[str]) -> None:
+        super().__init__()
+        self._word = word
+        self._run_ids = run_ids
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="box"):
+            yield Lines(id="question", raised=True)
+            yield Word(id="word", compact=True, placeholder=self._word)
+
+    def on_mount(self) -> None:
+        cast("Dashboard", self.app).tick()
+        self.query_one(Word).focus()
+
+    def tick(self, now: float) -> None:
+        """The impact on all of them, as it is now."""
+        state = cast("Dashboard", self.app).source.state
+        runs = [run for name in self._run_ids if (run := state.run(name, now)) is not None]
+        title = line((f"{self._word.capitalize()} {figures.plural(len(runs), 'run')}?", "strong"))
+        if not runs:
+            self.query_one("#question", Lines).show([line((f"none of them is to {self._word}", "strong")), ()])
+            return
+        counts = sum((run.counts for run in runs), Counts())
+        bad, done = counts.error + counts.interrupted, counts.success + counts.error
+        what = (
+            f"removes {figures.count(counts.pending)} queued, stops {figures.count(counts.running)} running;"
+            f" {figures.count(done)} stay done"
+            if self._word == "interrupt"
+            else f"brings back {figures.plural(bad, 'task')}; {figures.count(counts.success)} stay done"
+        )
+        names = ", ".join(run.topic for run in runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else "")
+        asks = line(("type ", "dim"), (self._word, "error"), (" to do it, esc for no", "dim"))
+        self.query_one("#question", Lines).show(
+            [title, (), line((what, "text")), line((clean(names), "dim")), (), asks]
+        )
+
+    def action_answer(self, yes: bool) -> None:  # noqa: FBT001  bindings pass plain values
+        self.dismiss(yes)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        if event.value.strip().lower() == self._word:
+            self.dismiss(True)  # noqa: FBT003  the answer

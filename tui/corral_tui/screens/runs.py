@@ -118,8 +118,9 @@ class RunsScreen(LiveScreen):
 
     # --- where it leads ------------------------------------------------------------------------------
 
-    def chosen(self) -> str | None:
-        return self.query_one(Table).cursor
+    def chosen(self) -> list[str]:
+        cursor = self.query_one(Table).cursor
+        return [cursor] if cursor is not None else []
 
     @on(Table.Opened)
     def _opened(self, event: Table.Opened) -> None:

@@ -1,0 +1,121 @@
+"""Giving orders: which of the chosen runs they are for, the question first, then what has come of them.
+
+Danger in tiers: one run is a question whose default is No; several at once need a word to be typed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from corral.errors import CorralError
+from corral.events import Receipt
+from corral_tui import figures
+from corral_tui.orders import Order, order_line
+from corral_tui.screens.confirm import Confirm, ConfirmInterrupt, ConfirmMany, ConfirmRetry
+from corral_tui.spans import Line
+from corral_tui.values import RunView
+
+if TYPE_CHECKING:
+    from corral_tui.app import Dashboard
+
+AT_ONCE = 8
+"""Runs that are given an order at the same time."""
+Kind = Literal["interrupt", "retry"]
+
+
+class Ordering:
+    """The orders that were given from this dashboard."""
+
+    def __init__(self, dashboard: Dashboard) -> None:
+        self._dashboard = dashboard
+        self._orders: list[Order] = []
+
+    async def give(self, kind: Kind, run_ids: Sequence[str]) -> None:
+        """Ask, and carry it out if the answer is yes. Runs for which there is nothing to do are left out."""
+        dashboard = self._dashboard
+        now = dashboard.now
+        with dashboard.source.lock:
+            runs = [run for name in run_ids if (run := dashboard.source.state.run(name, now)) is not None]
+        if dashboard.read_only or not runs:
+            return
+        fitting = [run for run in runs if _fits(kind, run)]
+        if len(runs) == 1 and not fitting:
+            run = runs[0]
+            nothing = Order(kind, run.id, run.topic, now, ended_at=now)
+            if kind == "retry":
+                nothing.brought_back = 0 if run.ended else None
+            self._say(nothing)
+        elif len(runs) == 1:
+            await self._give_one(kind, runs[0])
+        else:
+            await self._give_many(kind, fitting)
+
+    async def _give_one(self, kind: Kind, run: RunView) -> None:
+        question: Confirm = ConfirmInterrupt(run.id) if kind == "interrupt" else ConfirmRetry(run.id)
+        if not await self._dashboard.push_screen_wait(question):
+            return
+        order = Order(kind, run.id, run.topic, self._dashboard.clock())
+        self._say(order)
+        await self._carry_out(order, run.id)
+        order.ended_at = self._dashboard.clock()
+        self._dashboard.tick()
+
+    async def _give_many(self, kind: Kind, runs: list[RunView]) -> None:
+        names = [run.id for run in runs]
+        if not await self._dashboard.push_screen_wait(ConfirmMany(kind, names)) or not names:
+            return
+        order = Order(kind, "", figures.plural(len(names), "run"), self._dashboard.clock())
+        self._say(order)
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(run_id: str) -> None:
+            async with gate:
+                await self._carry_out(order, run_id)
+
+        await asyncio.gather(*(one(name) for name in names))
+        order.ended_at = self._dashboard.clock()
+        self._dashboard.tick()
+
+    async def _carry_out(self, order: Order, run_id: str) -> None:
+        source = self._dashboard.source
+        try:
+            if order.kind == "interrupt":
+                order.receipt = _sum(order.receipt, await source.interrupt(run_id))
+            else:
+                order.brought_back = (order.brought_back or 0) + await source.retry(run_id)
+        except CorralError as error:
+            order.problem = str(error)
+
+    def _say(self, order: Order) -> None:
+        self._orders.append(order)
+        self._dashboard.tick()
+
+    def notice(self, now: float, *, without: str | None = None) -> Line:
+        """The last order that is worth a line; of one run without the interrupts that went well. The lock is held."""
+        self._orders = [order for order in self._orders if not order.expired(now)]
+        shown = [order for order in self._orders if order.run_id != without or order.kind == "retry" or order.problem]
+        if not shown:
+            return ()
+        order = shown[-1]
+        return order_line(order, self._dashboard.source.state.run(order.run_id, now), now)
+
+
+def _fits(kind: Kind, run: RunView) -> bool:
+    """Whether there is anything to do."""
+    if kind == "interrupt":
+        return not run.ended
+    return run.ended and bool(run.counts.error + run.counts.interrupted)
+
+
+def _sum(receipt: Receipt | None, more: Receipt | None) -> Receipt | None:
+    if receipt is None or more is None:
+        return receipt or more
+    return Receipt(
+        removed=receipt.removed + more.removed,
+        stopped=receipt.stopped + more.stopped,
+        killed=receipt.killed + more.killed,
+        finished_first=receipt.finished_first + more.finished_first,
+        seconds=max(receipt.seconds, more.seconds),
+    )

@@ -1,0 +1,72 @@
+"""One task: all that is stored about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from textual import work
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+
+from corral.errors import CorralError
+from corral.messages import ROOT, TaskId, task_text
+from corral_tui import taskview
+from corral_tui.screens.base import LiveScreen
+from corral_tui.spans import Line, line
+from corral_tui.story import Story
+from corral_tui.widgets.lines import Lines
+from corral_tui.widgets.pane import Pane
+
+
+class TaskScreen(LiveScreen):
+    """What happened to it, and why it failed if it did. It is read once, and again with `R`."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "app.back", "back", key_display="esc"),
+        Binding("R,f5", "again", "read again", key_display="R"),
+    ]
+    AUTO_FOCUS = "Pane"
+
+    def __init__(self, run_id: str, task: TaskId) -> None:
+        super().__init__()
+        self.run_id, self.task_id = run_id, task
+        self._story = Story(task)
+        self._problem = ""
+
+    def body(self) -> Iterable[Widget]:
+        yield Lines(id="head")
+        yield Pane(id="story")
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.action_again()
+
+    @work(exclusive=True)
+    async def action_again(self) -> None:
+        """Read what is stored about it."""
+        try:
+            self._story = await self.dashboard.source.story(self.run_id, self.task_id)
+        except CorralError as error:
+            self._problem = str(error)
+        self.dashboard.tick()
+
+    def repaint(self, now: float) -> None:
+        state = self.dashboard.source.state
+        run = state.run(self.run_id, now)
+        ledger = state.detail.fold.ledger if state.detail is not None and state.detail.run_id == self.run_id else None
+        title: Line = line(("task ", "dim"), (task_text(self.task_id), "strong"))
+        if run is not None:
+            title = (*title, ("  of  ", "dim"), (run.topic, "strong"), ("  ", "text"), (run.id, "accent"))
+        stands = taskview.task_stands(self.task_id, ledger) if ledger is not None else ()
+        self.query_one("#head", Lines).show([(), title, stands, ()])
+        body = state.body(self.run_id) if self.task_id == ROOT else b""
+        self.query_one(Pane).show(taskview.story_lines(self._story, body, self._problem))
+
+    def copied(self) -> str:
+        errors = self._story.errors
+        return "\n".join(errors[-1].traceback) if errors else task_text(self.task_id)
+
+    def exported(self) -> Any:
+        return {"run": self.run_id, "task": task_text(self.task_id), "story": asdict(self._story)}

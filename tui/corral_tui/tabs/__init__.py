@@ -1,0 +1,1 @@
+"""The parts of the run screen, one at a time below its head."""

@@ -1,0 +1,52 @@
+"""What the tabs of the run screen have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual.containers import Container
+
+from corral_tui.fold import Detail
+from corral_tui.values import RunView
+
+if TYPE_CHECKING:
+    from corral_tui.app import Dashboard
+
+
+class Tab(Container):
+    """One part of a run. The state's lock is held while a method is called that takes a `Detail`."""
+
+    TITLE: ClassVar[str]
+    DEFAULT_CSS = """
+    Tab { height: 1fr; display: none; }
+    """
+
+    @property
+    def dashboard(self) -> Dashboard:
+        return cast("Dashboard", self.app)
+
+    @abstractmethod
+    def label(self, run: RunView, detail: Detail | None) -> str:
+        """Its name, with what is in it."""
+
+    @abstractmethod
+    def paint(self, run: RunView, detail: Detail | None, now: float) -> None:
+        """Show what is known now."""
+
+    @abstractmethod
+    def take_focus(self) -> None:
+        """Let the keys work here."""
+
+    @abstractmethod
+    def copied(self) -> str:
+        """What is worth copying of what the cursor is on; empty if nothing is."""
+
+    @abstractmethod
+    def exported(self) -> Any:
+        """What is shown, as JSON."""
+
+    def hint(self, detail: Detail) -> str:
+        """What it leaves out, or how it is used."""
+        del detail
+        return ""

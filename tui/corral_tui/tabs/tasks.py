@@ -1,0 +1,77 @@
+"""The task map of a run: every task of it, as a cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from textual import on
+from textual.app import ComposeResult
+
+from corral.messages import TaskId, task_text
+from corral_tui import figures, taskview
+from corral_tui.fold import Detail
+from corral_tui.tabs.base import Tab
+from corral_tui.taskmap import TaskMap
+from corral_tui.values import RunView
+from corral_tui.widgets.grid import Grid
+from corral_tui.widgets.lines import Lines
+
+EVERY = 0.25
+"""Seconds between two looks at the ledger."""
+
+
+class TasksTab(Tab):
+    """The map, and in words what is under the cursor."""
+
+    TITLE = "Tasks"
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._map = TaskMap()
+        self._updated: tuple[int, float] = (-1, 0.0)
+
+    def compose(self) -> ComposeResult:
+        yield Grid(id="map")
+        yield Lines(id="cell")
+
+    def label(self, run: RunView, detail: Detail | None) -> str:
+        del detail
+        return f"Tasks {figures.count(run.counts.total)}"
+
+    def paint(self, run: RunView, detail: Detail | None, now: float) -> None:
+        del run
+        if detail is not None:
+            ledger = detail.fold.ledger
+            sequence, at = self._updated
+            if ledger.sequence != sequence and not 0 <= now - at < EVERY:
+                self._map.update(ledger, detail.fronts.tops())
+                self._updated = (ledger.sequence, now)
+        grid = self.query_one(Grid)
+        grid.show(self._map)
+        self._say()
+
+    @on(Grid.Moved)
+    def _say(self) -> None:
+        grid = self.query_one(Grid)
+        first, last = grid.span
+        tally = self._map.tally(first, last)
+        said = taskview.cell_line(tally, first, last, grid.per, self.chosen)
+        self.query_one("#cell", Lines).show([said, taskview.map_legend()])
+
+    @property
+    def chosen(self) -> TaskId | None:
+        """The task under the cursor."""
+        return self.query_one(Grid).chosen
+
+    def take_focus(self) -> None:
+        self.query_one(Grid).focus()
+
+    def copied(self) -> str:
+        return task_text(self.chosen) if self.chosen else ""
+
+    def exported(self) -> Any:
+        grid = self.query_one(Grid)
+        count = -(-self._map.total // grid.per)
+        names = ["", "pending", "some", "half", "most", "success", "running", "retrying", "interrupted", "error"]
+        cells = self._map.cells(0, min(count, 100_000), grid.per)
+        return {"tasks": self._map.total, "tasks_a_cell": grid.per, "cells": [names[cell] for cell in cells]}

@@ -1,0 +1,48 @@
+"""The workers on a run: what each executes of it now, and what it has done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from textual.app import ComposeResult
+
+from corral_tui.columns import share_columns
+from corral_tui.fold import Detail
+from corral_tui.rows import share_row
+from corral_tui.tabs.base import Tab
+from corral_tui.values import RunView, ShareView
+from corral_tui.widgets.table import Table
+
+
+class WorkersTab(Tab):
+    """A row for each worker that executes something of the run, or has."""
+
+    TITLE = "Workers"
+    _shares: dict[str, ShareView] = {}  # noqa: RUF012  replaced, never changed
+
+    def compose(self) -> ComposeResult:
+        yield Table(id="shares", empty="no worker has had anything of it yet")
+
+    def label(self, run: RunView, detail: Detail | None) -> str:
+        del detail
+        at_work = self.dashboard.source.state.at_work(run.id, self.dashboard.now)
+        return f"Workers {at_work}" if at_work else "Workers"
+
+    def paint(self, run: RunView, detail: Detail | None, now: float) -> None:
+        del detail
+        shares = {share.worker: share for share in self.dashboard.source.state.shares(run.id, now)}
+        self._shares = shares
+        columns = share_columns(self.size.width - 1, max((share.success for share in shares.values()), default=0))
+        self.query_one(Table).show(
+            columns, list(shares), lambda key: share_row(share, columns, now) if (share := shares.get(key)) else None
+        )
+
+    def take_focus(self) -> None:
+        self.query_one(Table).focus()
+
+    def copied(self) -> str:
+        return self.query_one(Table).cursor or ""
+
+    def exported(self) -> Any:
+        return [asdict(share) for share in self._shares.values()]

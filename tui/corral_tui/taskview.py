@@ -1,0 +1,93 @@
+"""Tasks in words: what is under the cursor of the map, what its signs mean, and the story of one task."""
+
+from __future__ import annotations
+
+from corral.ledger import Ledger
+from corral.messages import ROOT, TaskId, task_text
+from corral_tui import figures
+from corral_tui.code import json_line
+from corral_tui.describe import body_lines
+from corral_tui.spans import Line, joined, line
+from corral_tui.story import Story
+from corral_tui.taskmap import Tally
+from corral_tui.text import clean
+from corral_tui.view import error_lines
+
+KIND_ROLES = {"failed": "error", "crashed": "error", "retrying": "warning", "interrupted": "interrupted"}
+
+
+def cell_line(tally: Tally, first: int, last: int, per: int, task: TaskId | None) -> Line:
+    """What the cursor is on."""
+    if task is None:
+        return line(("no tasks yet", "dim"))
+    here = f"task {task_text(task)}" if per == 1 else f"{figures.count(first + 1)} to {figures.count(last)}"
+    counts = [
+        line((f"{figures.count(value)} {word}", role)) if per > 1 else line((word, role))
+        for value, word, role in (
+            (tally.error, "error", "error"),
+            (tally.interrupted, "interrupted", "interrupted"),
+            (tally.retrying, "waits for another attempt", "warning"),
+            (tally.running, "overtaken, so in work", "running"),
+            (tally.pending, "pending" if per > 1 else "not ended", "dim"),
+            (tally.success, "success", "success"),
+        )
+        if value
+    ]
+    scale = "a cell is a task" if per == 1 else f"a cell is {figures.count(per)} tasks"
+    return joined([line((here, "strong")), joined(counts, (", ", "faint")), line((scale, "faint"))], ("   ", "text"))
+
+
+def map_legend() -> Line:
+    """What the signs of the map mean."""
+    signs = [("✗", "error"), ("■", "interrupted"), ("↻", "retrying"), ("▶", "running"), ("·", "pending")]
+    parts = [line((f"{glyph} ", f"map-{word}"), (word, "faint")) for glyph, word in signs]
+    parts.append(line(("░▒▓ ", "map-partly"), ("partly", "faint")))
+    parts.append(line(("█ ", "map-success"), ("success", "faint")))
+    return joined(parts, ("  ", "text"))
+
+
+def task_stands(task: TaskId, ledger: Ledger) -> Line:
+    """How a task stands now, by the ledger."""
+    tree = ledger.tree
+    batch = tree.batches.get(task[0])
+    if batch is None or task[1] not in batch.known():
+        return line(("not known here (yet)", "dim"))
+    outcome = tree.outcome(task)
+    waits = outcome is None and task[1] in batch.waiting
+    glyph, word, role = {
+        "success": ("✓", "success", "success"),
+        "error": ("✗", "error", "error"),
+        "interrupted": ("■", "interrupted", "interrupted"),
+    }.get(outcome or "", ("↻", "waits for another attempt", "warning") if waits else ("·", "not ended", "queued"))
+    parts = [line((f"{glyph} {word}", role)), line((clean(tree.topic_of(task)), "text"))]
+    if outcome is None and tree.attempt(task) > 1:
+        parts.append(line((f"attempt {tree.attempt(task)} comes next", "dim")))
+    if crashes := ledger.crashes(task):
+        parts.append(line((f"{figures.plural(crashes, 'worker')} died under it", "error")))
+    if sent := sum(count for _, count in tree.sent_by(task)):
+        parts.append(line((f"has sent {figures.plural(sent, 'task')}", "dim")))
+    if not tree.is_counted(task) and task != ROOT:
+        parts.append(line(("does not count: a later execution of its dispatcher has replaced it", "warning")))
+    return joined(parts, ("   ", "text"))
+
+
+def story_lines(story: Story, body: bytes, problem: str) -> list[Line]:
+    """All that is stored about a task: what happened and when, then why it failed, and the message."""
+    if problem:
+        return [line((clean(problem), "error"))]
+    if not story.complete:
+        return [line(("reading what is stored about it", "dim"))]
+    lines: list[Line] = []
+    before: float | None = None
+    for step in story.steps:
+        later = f"+{figures.short(step.at - before)}" if before is not None else ""
+        before = step.at
+        when = line((figures.clock_ms(step.at), "dim"), (f" {later:>8}  ", "faint"))
+        lines.append((*when, (f"{step.kind:<12}", KIND_ROLES.get(step.kind, "accent-dim")), (step.text, "text")))
+    if not story.steps:
+        lines.append(line(("nothing is stored about it any more", "dim")))
+    for error in reversed(story.errors[-3:]):
+        lines += [(), *error_lines(error)]
+    if body and not story.errors:
+        lines += [(), line(("message", "head")), *(json_line(text) for text in body_lines(body))]
+    return lines
