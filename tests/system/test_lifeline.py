@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from corral.credentials import Access
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.puller import Delivery, Puller
@@ -71,7 +72,7 @@ async def test_a_sign_of_life_does_not_shorten_a_back_off(nats_url: str, namespa
     )
     held: list[Delivery] = []
     lifeline = Lifeline(
-        [nats_url],
+        Access.of([nats_url]),
         worker_id="w",
         settings=settings,
         describe=lambda: Beat(id="w", pool="p", host="h", pid=1, topics=["a"], slots=1, started_at=0.0, version=""),
