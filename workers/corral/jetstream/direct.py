@@ -92,25 +92,30 @@ async def all_on(connection: Connection, stream: str, subject: str, *, timeout: 
     start = 1
     while True:
         try:
-            batch, pending = await _batch(connection, stream, subject, start, timeout)
-        except _Outage:
+            some, pending = await batch(connection, stream, subject, {"seq": start}, timeout=timeout)
+        except Outage:
             continue
-        found += batch
-        if pending == 0 or not batch:
+        found += some
+        if pending == 0 or not some:
             return found
-        start = batch[-1].sequence + 1
+        start = some[-1].sequence + 1
 
 
-class _Outage(Exception):
+class Outage(Exception):
     """The connection was lost on the way."""
 
 
-async def _batch(
-    connection: Connection, stream: str, subject: str, start: int, timeout: float
+async def batch(
+    connection: Connection, stream: str, subject: str, start: Mapping[str, object], *, timeout: float = 5.0
 ) -> tuple[list[Stored], int]:
-    """Up to _BATCH messages on `subject` from sequence `start`, and how many follow."""
+    """Up to _BATCH messages on `subject` from `start` on (`seq` or `start_time`), and how many follow.
+
+    Raises:
+        Outage: the connection was lost on the way.
+        ApiError, NoResponder, PermissionDenied, Unconfirmed: as `Connection.api`.
+    """
     name = connection.api_subject(f"DIRECT.GET.{stream}")
-    body = msgspec.json.encode({"seq": start, "next_by_subj": subject, "batch": _BATCH})
+    body = msgspec.json.encode({**start, "next_by_subj": subject, "batch": _BATCH})
     *messages, last = await _replies(connection, name, body, timeout)
     headers = last.headers or {}
     match status_of(last):
@@ -144,7 +149,7 @@ async def _replies(connection: Connection, name: str, body: bytes, timeout: floa
             end(PermissionDenied("publish to", name))
 
     subscription = await connection.subscribe(connection.new_inbox(), on_message)
-    forget = (connection.on_reconnect(lambda: end(_Outage())), connection.on_denied(on_denied))
+    forget = (connection.on_reconnect(lambda: end(Outage())), connection.on_denied(on_denied))
     try:
         async with asyncio.timeout(timeout):
             await connection.publish(name, body, reply=subscription.subject)
