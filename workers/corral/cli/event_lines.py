@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Any, assert_never
 
 from corral import events
+from corral.cli.output import plural
 from corral.client import StoredEvent
 from corral.events import AnyEvent, kind
 from corral.messages import TaskId, task_text
+from corral.parts import named
 from corral.runs import moment
 
 
@@ -28,7 +30,7 @@ def event_line(stored: StoredEvent) -> str:
 def _describe(event: AnyEvent) -> str:  # noqa: PLR0911  # one for each event
     match event:
         case events.Opened():
-            kept = f", keeps {len(event.keep)} earlier batches" if event.keep else ""
+            kept = f", keeps batch {', '.join(str(batch) for batch, _ in event.keep)}" if event.keep else ""
             return f"task {task_text(event.parent)} begins to send{kept}"
         case events.Sent():
             return f"batch {event.batch}: {event.count:,} tasks so far, {', '.join(event.topics)}"
@@ -42,7 +44,8 @@ def _describe(event: AnyEvent) -> str:  # noqa: PLR0911  # one for each event
         case events.Crashed():
             return f"worker {event.worker} died ({event.reason}) with {_tasks(event.tasks)}"
         case events.Reopened():
-            return f"round {event.round}: tasks of {len(event.tasks)} batches come back"
+            back = plural(sum(ordinals.count() for _, ordinals in named(event)), "task")
+            return f"round {event.round}: {back} brought back{_part(event)}"
         case events.Interrupted():
             return f"by {event.by}" + (f": {event.reason}" if event.reason else "")
         case events.RunEnded():
@@ -61,6 +64,10 @@ def _ends(event: events.Ended) -> str:
         sent = sum(count for _, count in one.sent)
         parts.append(f"{one.topic} {task_text(one.task)} {one.outcome}, having sent {sent:,}")
     return "; ".join(parts)
+
+
+def _part(event: events.Reopened) -> str:
+    return f", part {event.part + 1} of {event.parts}" if event.parts > 1 else ""
 
 
 def _tasks(tasks: Iterable[TaskId]) -> str:
