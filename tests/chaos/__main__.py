@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
 from tests.chaos.history import Outcome, describe, run_history
@@ -23,10 +25,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first seed (default 1)")
     parser.add_argument("--count", type=int, default=20, help="how many histories, with one seed each (default 20)")
     parser.add_argument("--cluster", action="store_true", help="on three servers, with three copies of everything")
+    parser.add_argument(
+        "--fault", default="", help="only seeds whose histories have this fault planned, say 'lose tail'"
+    )
     parser.add_argument("--keep", type=Path, help="keep logs and notes in this folder")
     parser.add_argument("--plan", action="store_true", help="only show what would happen")
     options = parser.parse_args()
-    seeds = range(options.seed, options.seed + options.count)
+    seeds = [*islice(_seeds(options.seed, options.fault, cluster=options.cluster), options.count)]
     if options.plan:
         for seed in seeds:
             print(describe(make_plan(seed, cluster=options.cluster)))
@@ -36,7 +41,13 @@ def main() -> int:
         return asyncio.run(_run(seeds, options.cluster, options.keep or Path(folder)))
 
 
-async def _run(seeds: range, cluster: bool, folder: Path) -> int:
+def _seeds(first: int, fault: str, *, cluster: bool) -> Iterator[int]:
+    for seed in count(first):
+        if not fault or any(fault == one.what for one in make_plan(seed, cluster=cluster).faults):
+            yield seed
+
+
+async def _run(seeds: list[int], cluster: bool, folder: Path) -> int:
     began, outcomes, broken = time.monotonic(), [], []
     for seed in seeds:
         place = folder / f"{'cluster' if cluster else 'server'}-{seed}"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import random
+import secrets
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from corral import App, Context, Reject, Requeue, SyncContext
-from corral.messages import task_text  # noqa: F401  # loaded before the hooks wrap what uses it
 from tests.chaos import hooks
-from tests.chaos.work import Begun, Over, Work, first_time, is_healed, note, now
+from tests.chaos.work import Begun, Over, Work, first_time, is_healed, note, now, run_of
 
 app = App()
 _numbers = itertools.count(1)
@@ -56,10 +57,22 @@ def _outcome(work: Work, ctx: Context | SyncContext) -> None:
             pass
 
 
+def _whims(work: Work) -> Iterator[Work]:
+    """Children that are others in each execution, and at most as many as `times` says."""
+    mark = secrets.token_hex(3)
+    for i in range(random.randint(0, work.times)):
+        yield Work(f"{work.name}.x{mark}{i}")
+
+
 async def _work(work: Work, ctx: Context) -> None:
     with _execution(work, ctx):
         for child in work.children():
             await ctx.send(child.topic, child)
+        if work.how == "fickle":
+            for child in _whims(work):
+                await ctx.send(child.topic, child)
+        elif work.how == "start":
+            await ctx.start("calm", run_of(work.name))
         if work.seconds:
             await asyncio.sleep(work.seconds)
 
@@ -68,9 +81,12 @@ def _work_blocking(work: Work, ctx: SyncContext) -> None:
     with _execution(work, ctx):
         for child in work.children():
             ctx.send(child.topic, child)
+        if work.how == "start":
+            ctx.start("calm", run_of(work.name))
         deadline = time.monotonic() + work.seconds
         while (left := deadline - time.monotonic()) > 0:
-            ctx.check()
+            if work.how != "deaf":
+                ctx.check()
             time.sleep(min(left, 0.02))
 
 
@@ -99,4 +115,6 @@ async def keyed(message: Work, ctx: Context) -> None:
     await _work(message, ctx)
 
 
-ATTEMPTS = {topic: processor.attempts for topic, processor in app.processors.items()}
+@app.processor("computed", unique=lambda message: message.key)
+async def computed(message: Work, ctx: Context) -> None:
+    await _work(message, ctx)

@@ -62,7 +62,7 @@ async def check(world: World, client: Client, told: Sequence[Told], *, stuck: li
     """Look at everything, when all has healed."""
     findings = Findings()
     for run_id in stuck:
-        findings.wrong.append(f"run {run_id} does not end: {await _how_it_stands(world, client, run_id)}")
+        findings.wrong.append(f"run {run_id} does not end: {await how_it_stands(world, client, run_id)}")
     if stuck:
         return findings
     await _check_queue(world, findings)
@@ -83,6 +83,7 @@ async def check(world: World, client: Client, told: Sequence[Told], *, stuck: li
             findings.check(record.state == "aborted", f"run {record.id} is left {record.state}")
             findings.check(not truth.of(record.id), f"run {record.id} was executed and is {record.state}")
     _check_orders(world, told, records, findings)
+    _check_started(world, records, truth, findings)
     _check_keys(world, records, truth, findings)
     return findings
 
@@ -106,7 +107,8 @@ async def _check_queue(world: World, findings: Findings) -> None:
         findings.wrong.append(f"the queue is not empty: {counts}, {waiting}")
 
 
-async def _how_it_stands(world: World, client: Client, run_id: str) -> str:
+async def how_it_stands(world: World, client: Client, run_id: str) -> str:
+    """All that is known of a run that does not end."""
     keys = [await world.records.get(f"{kind}.{run_id}", leader=True) for kind in ("run", "interrupt")]
     stored = [one async for one in client.events(run_id)]
     queue = await queue_counts(world.connection, world.names)
@@ -129,6 +131,11 @@ class _Truth:
     def of(self, run_id: str) -> dict[str, list[Begun]]:
         """Executions by task."""
         return self.runs.get(run_id, {})
+
+    def succeeded(self, run_id: str, name: str) -> bool:
+        """Whether the task of this name came to a good end at least once."""
+        executions = [one for begun in self.of(run_id).values() for one in begun if one.name == name]
+        return any((end := self.end(one)) is not None and end.how == "ok" for one in executions)
 
     def end(self, execution: Begun) -> Over | None:
         """How it ended; None if it was killed."""
@@ -198,11 +205,11 @@ def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth:
             if others:
                 wrong.check(_is_explained(world, begun, failed[task]), f"task {task} ended as {failed[task]}")
         if outcome in ("success", "error") and begun and failed.get(task) not in _TOLD_BY_OTHERS:
-            work = wanted[begun[0].name]
+            work = wanted.get(begun[0].name, Work(begun[0].name))  # a whim of something fickle is in no plan
             expected = _expected(work, healed=record.round > 0)
             wrong.check(expected in (None, outcome), f"{work.name} ({work.how} {work.times}) ended as {outcome}")
         rounds = history.brought_back.get(task, 0)
-        attempts = bool(begun) and wanted[begun[0].name].how == "fail"
+        attempts = bool(begun) and begun[0].name in wanted and wanted[begun[0].name].how == "fail"
         again = sum(_needs_another(truth.end(one), attempts=attempts) for one in begun[:-1])
         # A dispatcher that brings tasks back, and runs more than once for that, brings what is open back each time.
         sender = len(executed.get(task_text(history.senders[task[0]]), []))
@@ -250,18 +257,15 @@ def _needs_another(end: Over | None, *, attempts: bool) -> bool:
 
 def _why(world: World, execution: Begun) -> str | None:
     """What was done to the process of an execution, or around it."""
-    if execution.pid in world.struck:
-        return world.struck[execution.pid]
-    if world.servers_struck:
-        return ", ".join(world.servers_struck)
-    pool = world.pool_of(execution.pid)
-    if pool in world.lines_struck:
-        return "its connection"
-    if any(pid in world.struck for pid in world.ancestors(execution.pid)):
-        return "its worker"
+    done = [world.struck[pid] for pid in (execution.pid, *world.ancestors(execution.pid)) if pid in world.struck]
+    done += world.servers_struck
+    if world.pool_of(execution.pid) in world.lines_struck:
+        done.append("its connection")
+    if any(order.kill_after for order in world.plan.interrupts):
+        done.append("its worker was to be replaced")
     if world.silent.get(execution.pid, 0.0) > STALL:
-        return "held up by the machine"
-    return None
+        done.append("held up by the machine")
+    return ", ".join(done) or None
 
 
 # --- all runs together ---------------------------------------------------------------------------
@@ -286,6 +290,20 @@ def _check_orders(world: World, told: Sequence[Told], records: dict[str, Record]
             unclear = any(each.unknown for other in told if other.order.id == one.order.id for each in other.said)
             gone = record is None or record.state == "aborted"
             findings.check(gone or unclear, f"{text}: and the run is there")
+
+
+def _check_started(world: World, records: dict[str, Record], truth: _Truth, findings: Findings) -> None:
+    """What tasks start is started, and no more than once."""
+    roots = Counter(
+        msgspec.json.decode(record.body, type=Work).name for record in records.values() if record.state == "final"
+    )
+    findings.check(all(count == 1 for count in roots.values()), f"started more than once: {roots.most_common(3)}")
+    if "lose tail" in world.servers_struck:
+        return
+    for record in records.values():
+        for work in msgspec.json.decode(record.body, type=Work).family():
+            if work.how == "start" and truth.succeeded(record.id, work.name):
+                findings.check(roots[f"{work.name}.run"], f"{work.name} has started no run")
 
 
 _PROPER = ("DuplicateRun", "RunNotFound", "NotEnded")

@@ -15,7 +15,7 @@ import msgspec
 from corral import Client
 from corral.jetstream.topology import destroy
 from corral.runs import Record
-from tests.chaos.check import Findings, check
+from tests.chaos.check import Findings, check, how_it_stands
 from tests.chaos.plans import Fault, Interrupt, Plan, Retry, Start
 from tests.chaos.producer import Order, Said
 from tests.chaos.servers import Servers
@@ -69,6 +69,7 @@ class _History:
         self.struck: list[str] = []
         self.records: dict[str, Record] = {}
         self._news = asyncio.Condition()
+        self._read_anew = asyncio.Event()
         self._begun_at = 0.0
         self._starting = Counter(start.id for start in self.plan.starts)
 
@@ -84,8 +85,8 @@ class _History:
             cued = [blow for blow, fault in zip(blows, self.plan.faults, strict=True) if fault.step]
             timed = [blow for blow in blows if blow not in cued]
             try:
-                await self._all(timed, "the faults, and their healing")
-                await self._all(orders, "the answers to all orders")
+                await self._all(client, timed, "the faults, and their healing")
+                await self._all(client, orders, "the answers to all orders")
                 stuck = await self._ended()
                 for i, blow in enumerate(cued):
                     blow.cancel()
@@ -97,12 +98,13 @@ class _History:
                 await asyncio.wait([*orders, *blows, reading])
         return findings
 
-    async def _all(self, tasks: list[asyncio.Task[None]], what: str) -> None:
+    async def _all(self, client: Client, tasks: list[asyncio.Task[None]], what: str) -> None:
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=ENDS)
             if late:
                 told = [f"{one.order.do} {one.order.id}: {one.said}" for one in self.told]
-                standing = [f"{record.id}: {record.state}" for record in self.records.values()]
+                live = [record.id for record in self.records.values() if record.live]
+                standing = [await how_it_stands(self.world, client, run_id) for run_id in live]
                 raise AssertionError(
                     f"in {ENDS} s this did not come: {what}\n  {[task.get_name() for task in late]}\n  "
                     + "\n  ".join((*told, *standing))
@@ -135,7 +137,7 @@ class _History:
 
     async def _interrupt(self, order: Interrupt) -> None:
         await self._at(order.at)
-        await self._tell(order.producer, Order(0, "interrupt", order.id))
+        await self._tell(order.producer, Order(0, "interrupt", order.id, kill_after=order.kill_after))
 
     async def _retry(self, order: Retry) -> None:
         def has_ended() -> bool:
@@ -154,6 +156,8 @@ class _History:
             await self._at(fault.at)
             self.struck.append(str(fault))
             await strike(self.world, fault)
+            if fault.what == "lose tail":
+                self._read_anew.set()  # no news tells of what is not there any more
             return
         name = f"fault {number}"
         arrival = await self.world.stage.first(name)
@@ -167,6 +171,17 @@ class _History:
     # --- ends --------------------------------------------------------------------------------------
 
     async def _read(self, client: Client) -> None:
+        while True:
+            self._read_anew.clear()
+            reading = asyncio.create_task(self._follow(client))
+            try:
+                await self._read_anew.wait()
+            finally:
+                reading.cancel()
+                await asyncio.wait({reading})
+            self.records.clear()
+
+    async def _follow(self, client: Client) -> None:
         async for batch in client.read_records():
             for run_id, record in batch:
                 if record is None:
@@ -212,7 +227,10 @@ def describe(plan: Plan) -> str:
             f" ({start.work.topic}, {len(start.work.family())} tasks)"
             f"{keyed}{' gives up' if start.gives_up else ''}"
         )
-    lines += [f"  {order.at:.2f} {order.producer} interrupts {order.id}" for order in plan.interrupts]
+    lines += [
+        f"  {order.at:.2f} {order.producer} interrupts {order.id}{' and kills' if order.kill_after else ''}"
+        for order in plan.interrupts
+    ]
     lines += [f"  {order.producer} retries {order.id}" for order in plan.retries]
     lines += [f"  fault: {fault}" for fault in plan.faults]
     return "\n".join(lines)

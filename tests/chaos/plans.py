@@ -35,6 +35,7 @@ class Interrupt(msgspec.Struct, frozen=True):
     at: float
     producer: str
     id: str
+    kill_after: float | None = None
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -141,8 +142,8 @@ def _workload(rng: random.Random) -> tuple[list[Start], list[Interrupt], list[Re
     for number in range(rng.randint(4, 7)):
         name = f"r{number}"
         at = round(rng.uniform(0, LENGTH * 0.7), 2)
-        key, topic = None, rng.choices(("calm", "tough", "thread", "keyed"), (5, 2, 1, 3))[0]
-        if topic == "keyed":
+        key, topic = None, rng.choices(("calm", "tough", "thread", "keyed", "computed"), (5, 2, 1, 3, 1))[0]
+        if topic in ("keyed", "computed"):
             work = _tree(rng, name, topic, key=f"key{rng.randint(0, 1)}")
         else:
             work = _tree(rng, name, topic)
@@ -164,7 +165,8 @@ def _workload(rng: random.Random) -> tuple[list[Start], list[Interrupt], list[Re
             starts.append(msgspec.structs.replace(start, at=later, producer=other))
         if rng.random() < 0.25:
             moment = round(at + rng.choice((0.0, 0.05, 0.3, 1.0, 2.0)), 2)
-            interrupts.append(Interrupt(at=moment, producer=rng.choice(PRODUCERS), id=name))
+            kill_after = rng.choice((None, None, None, 0.5))
+            interrupts.append(Interrupt(at=moment, producer=rng.choice(PRODUCERS), id=name, kill_after=kill_after))
         if rng.random() < 0.6:
             retries.append(Retry(producer=rng.choice(PRODUCERS), id=name))
     return starts, interrupts, retries
@@ -192,8 +194,19 @@ def _branch(rng: random.Random, name: str, depth: int) -> Work:
 
 def _leaf(rng: random.Random, name: str) -> Work:
     topic = rng.choices(("calm", "tough", "thread", "alone"), (5, 3, 3, 1))[0]
-    how: How = rng.choices(("ok", "fail", "reject", "flaky", "requeue"), (10, 3, 1, 2, 2))[0]
-    return Work(name, topic, how=how, times=rng.choice((1, 2, 3)) if how == "fail" else 0, seconds=_duration(rng))
+    kinds: tuple[How, ...] = ("ok", "fail", "reject", "flaky", "requeue", "fickle", "start", "deaf")
+    how = rng.choices(kinds, (10, 3, 1, 2, 2, 2, 1, 1))[0]
+    seconds, times = _duration(rng), 0
+    match how:
+        case "fail":
+            times = rng.choice((1, 2, 3))
+        case "fickle":
+            topic, times = rng.choice(("calm", "tough")), rng.choice((3, 60, 150))
+        case "start":
+            topic = rng.choice(("calm", "tough", "thread"))
+        case "deaf":
+            topic, seconds = "thread", 1.5
+    return Work(name, topic, how=how, times=times, seconds=seconds)
 
 
 def _duration(rng: random.Random) -> float:

@@ -28,6 +28,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     work: Work | None = None
     key: str | None = None
     on_duplicate: OnDuplicate = "reject"
+    kill_after: float | None = None
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,7 +71,7 @@ async def _do(client: Client, order: Order) -> Any:
         )
         return run.id
     if order.do == "interrupt":
-        return await client.interrupt(order.id, reason="chaos")
+        return await client.interrupt(order.id, reason="chaos", kill_after=order.kill_after)
     return await client.run(order.id).retry()
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 FOLDER = "CORRAL_CHAOS_FOLDER"
-How = Literal["ok", "fail", "reject", "flaky", "requeue"]
+How = Literal["ok", "fail", "reject", "flaky", "requeue", "fickle", "start", "deaf"]
 
 
 class Work(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -20,8 +20,9 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     topic: str = "calm"
     how: How = "ok"
-    """`fail` in the first `times` attempts; `reject` always; `flaky`: error until the run is healed;
-    `requeue` in the first execution."""
+    """`fail` in the first `times` attempts; `reject` always; `flaky`: error until the run is healed; `requeue` in the
+    first execution; `fickle`: sends something else in each; `start`: starts a run of its own; `deaf`: a thread that
+    never looks whether it is to stop."""
     times: int = 0
     seconds: float = 0.0
     fan: list[Work] = []
@@ -38,6 +39,11 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     def family(self) -> list[Work]:
         """It, and all that is sent because of it."""
         return [self, *(one for child in self.children() for one in child.family())]
+
+
+def run_of(name: str) -> Work:
+    """What a task of this name starts as a run of its own."""
+    return Work(f"{name}.run", many=3)
 
 
 class Begun(msgspec.Struct, frozen=True, tag="begun"):
