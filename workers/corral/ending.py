@@ -25,6 +25,7 @@ from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.jetstream.topology import clear, last_sequence, queue_counts
+from corral.retrying import Reopener
 from corral.roster import Roster
 from corral.runs import Marker, Record, counted, decode_marker, decode_record, encode, outcome
 from corral.settings import Settings
@@ -112,6 +113,8 @@ class Ending:
         if not await self._sweep(book):
             return
         await self._fold_to(None)
+        if book.ledger.round < round:
+            await self._begin_round(book, round)
         if not book.ledger.over:
             await self._fold_to(await self._say_ended(book, interrupted=interrupted and not book.ledger.finished))
         key_revision = await self._key_revision(book)
@@ -189,6 +192,19 @@ class Ending:
         for (run_id, topic), count in counts.items():
             await clear(self._connection, self._names, run_id, topic, below=below, count=count)
         return True
+
+    async def _begin_round(self, book: Book, round: int) -> None:
+        """The order to stop came in the middle of a retry: say all that it brings back, so that it can end.
+
+        Else what its producer stores later would begin a round that nobody ends.
+        """
+        await Reopener(self._connection, self._publisher, self._names).reopen(book.run_id, round, book.ledger)
+        if book.marker is not None:
+            # The order itself is on record only in the round that has begun; what it did is counted from here on.
+            ordered = events.Interrupted(round=round, by=book.marker.by, reason=book.marker.reason)
+            subject = self._names.event(book.run_id, events.kind(ordered))
+            await self._publisher.store(subject, events.encode_event(ordered))
+        await self._fold_to(None)
 
     async def _say_ended(self, book: Book, *, interrupted: bool) -> int:
         """Store that the run is over; the event's sequence."""

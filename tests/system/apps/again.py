@@ -54,3 +54,14 @@ async def fickle(message: int, ctx: Context) -> None:
 async def keyed(message: Family) -> None:
     if await cue("keyed") == "fail":
         raise ValueError("keyed")
+
+
+@app.processor("many")
+async def many(n: int, ctx: Context) -> None:
+    for i in range(n):
+        await ctx.send("leaf", i)
+
+
+@app.processor("leaf")
+async def leaf(i: int) -> None:
+    """Nothing can go wrong here any more."""
