@@ -9,8 +9,8 @@ import pytest
 
 from corral.errors import Unconfirmed
 from corral.jetstream.topology import purge
-from corral.runs import Record, State, encode
-from corral.subjects import run_key, unique_key
+from corral.runs import Marker, Record, State, decode_record, encode
+from corral.subjects import interrupt_key, run_key, unique_key
 from tests.system.pools import System
 
 
@@ -52,6 +52,23 @@ async def test_a_start_without_its_key_is_undone_and_a_late_producer_finds_it_so
     run = await client.start("leaf", 2, unique="k")
     assert (await system.audit(run)).status.status == "success"
     assert "leaf 1" not in system.truth()
+
+
+async def test_a_run_that_began_to_end_by_an_event_that_the_server_has_lost_comes_to_its_end(system: System) -> None:
+    system.set(ack_wait=0.5, reconcile=1.0)
+    client = await system.client()
+    run = await client.start("leaf", 1)
+    records = client.operations.records
+    entry = await records.get(run_key(run.id), leader=True)
+    assert entry is not None
+    ending = msgspec.structs.replace(decode_record(entry.value), state="ending")
+    await records.update(run_key(run.id), encode(ending), entry.revision)
+    await records.create(interrupt_key(run.id), encode(Marker(kind="over")))
+    await system.pool("alone")
+    assert (await system.audit(run)).status.status == "failed"
+    assert [error.type async for error in client.errors(run.id)] == ["Lost"]
+    assert await run.retry() == 1
+    assert (await system.audit(run)).status.status == "success"
 
 
 async def test_tasks_whose_messages_are_gone_end_as_lost(system: System) -> None:

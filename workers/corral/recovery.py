@@ -78,7 +78,8 @@ class Recovery:
         match record.state:
             case "starting" | "queued" | "reopening":
                 return still > self._settings.publish_timeout * 1.5
-            case "running":
+            case "running" | "ending" | "interrupting":
+                # A run that began to end has to go on running where the server has lost the last end of a task.
                 waiting = max(2 * self._settings.ack_wait, self._settings.reconcile)
                 return still > waiting and not book.ledger.finished and not self._runs(book, now)
             case _:
@@ -102,7 +103,7 @@ class Recovery:
                 log.warning("the root of a run is published for its producer", extra={"run": record.id})
                 message = encode_task(ROOT, 0, bytes(record.body))
                 await self._publisher.store(self._names.task(record.id, record.topic), message)
-            case "running" if not await queue_counts(self._connection, self._names, record.id):
+            case "running" | "ending" | "interrupting" if not await queue_counts(self._connection, self._names, record.id):
                 await self._end_lost(book, record)
 
     # --- starts ------------------------------------------------------------------------------------
