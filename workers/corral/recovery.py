@@ -103,8 +103,9 @@ class Recovery:
                 log.warning("the root of a run is published for its producer", extra={"run": record.id})
                 message = encode_task(ROOT, 0, bytes(record.body))
                 await self._publisher.store(self._names.task(record.id, record.topic), message)
-            case "running" | "ending" | "interrupting" if not await queue_counts(self._connection, self._names, record.id):
-                await self._end_lost(book, record)
+            case "running" | "ending" | "interrupting":
+                if not await queue_counts(self._connection, self._names, record.id):
+                    await self._end_lost(book, record)
 
     # --- starts ------------------------------------------------------------------------------------
 
