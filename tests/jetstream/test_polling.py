@@ -112,3 +112,20 @@ async def test_who_may_not_even_ask_is_told_what_a_consumer_would_need(server_pr
     with pytest.raises(PermissionDenied, match=r"CONSUMER\.CREATE\.S\."):
         await anext(Reader(connection, "S"))
     await connection.close()
+
+
+async def test_several_filters_let_through_what_one_of_them_does(server_process: Servers) -> None:
+    async with looking(server_process(extra=USERS)) as (connection, publisher):
+        window = publisher.window()
+        for number in range(4_500):  # what fits lies far apart, and the last thousand do not fit
+            fits = number % 1_500 == 0
+            await window.add("s.run.failed" if fits else "s.run.ended.x", b"%d" % number)
+        await window.settle()
+        await publisher.store("s.run.later", b"later")
+        await publisher.store("s.run", b"short")
+        reader = Reader(connection, "S", ["s.run.failed", "s.*.later", "s.run.failed.>"])
+        assert [each.data for each in await reader.read_all()] == [b"0", b"1500", b"3000", b"later"]
+        await publisher.store("s.run.ended.x", b"no")
+        await publisher.store("s.run.failed.at.last", b"yes")
+        assert [each.data for each in await taken(reader, 1)] == [b"yes"]
+        await reader.close()

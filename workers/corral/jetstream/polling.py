@@ -34,16 +34,18 @@ class Polling:
         self._connection = connection
         self._stream = stream
         self._wake = wake
+        self._filters: list[list[str]] = []  # if there are several, as tokens
         self._subject = ">"
         self._next: Mapping[str, object] = {}
+        self._ahead: list[Stored] = []  # of several filters: what comes next, so that it is known whether there is any
         self._asked = asyncio.Event()
         self._asking: asyncio.Task[None] | None = None
 
     async def create(self, filters: Sequence[str], deliver: Mapping[str, object]) -> None:
         """Ask for the first time; `deliver` as for a consumer. Errors as `Connection.api`."""
+        self._subject = _common(filters)
         if len(filters) > 1:
-            raise PermissionDenied(f"make a consumer for {', '.join(filters)} on", self._stream)
-        self._subject = filters[0] if filters else ">"
+            self._filters = [each.split(".") for each in filters]
         match deliver:
             case {"opt_start_time": moment}:
                 self._next = {"start_time": moment}
@@ -92,13 +94,53 @@ class Polling:
 
     async def _ask(self) -> bool:
         """Whether something has come."""
+        found: list[Stored] = []
         with contextlib.suppress(direct.Outage):  # whoever reads hears of it, too
+            found = self._ahead or await self._more()
+            self._ahead = []
+            if self._filters and self.pending:
+                self._ahead = await self._more()
+                self.pending = len(self._ahead)
+        if found:
+            self.time = round(found[-1].time * _NS)
+            self.batch += found
+            self._wake.set()
+        return bool(found)
+
+    async def _more(self) -> list[Stored]:
+        """The next messages that fit; none if all that follow do not."""
+        while True:
             found, self.pending = await direct.batch(self._connection, self._stream, self._subject, self._next)
             self.heard = True
-            if found:
-                self._next = {"seq": found[-1].sequence + 1}
-                self.time = round(found[-1].time * _NS)
-                self.batch += found
-                self._wake.set()
-                return True
-        return False
+            if not found:
+                return []
+            self._next = {"seq": found[-1].sequence + 1}
+            if fitting := [each for each in found if self._fits(each.subject)]:
+                return fitting
+            if not self.pending:
+                return []
+
+    def _fits(self, subject: str) -> bool:
+        return not self._filters or any(_fits(subject.split("."), each) for each in self._filters)
+
+
+def _common(filters: Sequence[str]) -> str:
+    """A filter that lets everything through that one of these does."""
+    if len(filters) == 1:
+        return filters[0]
+    shared = []
+    for tokens in zip(*(each.split(".")[:-1] for each in filters), strict=False):
+        if len(set(tokens)) > 1 or tokens[0] == ">":
+            break
+        shared.append(tokens[0])
+    return ".".join([*shared, ">"])
+
+
+def _fits(subject: Sequence[str], wanted: Sequence[str]) -> bool:
+    """As the server compares them: `*` is any part, `>` at the end one or more."""
+    for index, part in enumerate(wanted):
+        if part == ">":
+            return len(subject) > index
+        if index >= len(subject) or part not in ("*", subject[index]):
+            return False
+    return len(subject) == len(wanted)
