@@ -10,6 +10,7 @@ import msgspec
 from corral import events
 from corral.events import AnyEvent
 from corral.messages import task_text
+from corral.parts import named
 from corral_tui import figures
 from corral_tui.text import clean, clean_lines
 from corral_tui.values import ErrorView, EventView
@@ -75,8 +76,9 @@ def _words(event: AnyEvent) -> str:
             why = f": {event.reason}" if event.reason else ""
             words = f"worker {event.worker} died with {figures.plural(len(event.tasks), 'task')}{why}"
         case events.Reopened():
-            back = sum(end - start for _, _, ranges in event.tasks for start, end in ranges)
-            words = f"round {event.round} brings {figures.plural(back, 'task')} back"
+            back = figures.plural(sum(ordinals.count() for _, ordinals in named(event)), "task")
+            part = f", part {event.part + 1} of {event.parts}" if event.parts > 1 else ""
+            words = f"round {event.round} brings {back} back{part}"
         case events.Interrupted():
             why = f": {event.reason}" if event.reason else ""
             words = f"ordered to stop by {event.by or 'unknown'}{why}"

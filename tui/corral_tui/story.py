@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from corral import events
 from corral.events import AnyEvent
 from corral.messages import TaskId, task_text
+from corral.parts import named
 from corral_tui import figures
 from corral_tui.describe import error_view
 from corral_tui.text import clean
@@ -63,7 +64,7 @@ class Story:
             case events.Crashed() if self.task in [tuple(task) for task in event.tasks]:
                 return "crashed", f"worker {event.worker} died under it{f': {event.reason}' if event.reason else ''}"
             case events.Reopened():
-                if any(into == batch and _within(ordinal, ranges) for _, into, ranges in event.tasks):
+                if any(into == batch and ordinal in ordinals for into, ordinals in named(event)):
                     return "reopened", f"a retry brings it back in round {event.round}"
             case events.Interrupted():
                 return "interrupted", f"the run is ordered to stop by {event.by or 'unknown'}"
