@@ -229,7 +229,7 @@ OPENED = Opened(parent=ROOT, nonce="n")
 
 
 def ends(*ordinals: int, number: int) -> Ended:
-    spans = [(ordinal, ordinal + 1) for ordinal in ordinals]
+    spans = [(ordinal, ordinal + 1) for ordinal in sorted(ordinals)]
     return Ended(worker="w", number=number, tasks=[Ends("leaf", 1, 0, "success", spans)])
 
 

@@ -78,6 +78,8 @@ async def test_a_sign_of_life_does_not_shorten_a_back_off(nats_url: str, namespa
         describe=lambda: Beat(id="w", pool="p", host="h", pid=1, topics=["a"], slots=1, started_at=0.0, version=""),
         waiting=lambda: held,
         on_keys=lambda _: None,
+        on_loaded=lambda _: None,
+        on_loaded=lambda _: None,
         doing=lambda _: "",
     )
     await lifeline.start()

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from tests.system.apps.fanout import DISPATCH, Many
 from tests.system.apps.outcomes import Typed
 from tests.system.pools import System
 from tests.system.stage import within
@@ -180,3 +181,15 @@ async def test_two_pools_share_the_work(system: System) -> None:
         arrival.answer()
     assert (await system.audit(run)).status.success == 30
     assert await asyncio.wait_for((await system.client()).workers(), 10)
+
+
+async def test_a_pool_that_follows_one_that_was_drained_ends_runs_at_once(system: System) -> None:
+    """It need not wait for workers that it has not heard: the queue says that nobody holds anything."""
+    system.set(death=300.0)
+    client = await system.client()
+    first = await system.pool("fanout")
+    await system.audit(await client.start(DISPATCH, Many(10)))
+    first.drain()
+    assert await first.ended() == 0
+    await system.pool("fanout")
+    assert (await system.audit(await client.start(DISPATCH, Many(10)))).status.success == 10

@@ -164,8 +164,11 @@ class Pool:
         await ensure(self._connection, self._names, self._settings)
         # A pool makes its consumers before it starts its workers. Where there is none yet, no worker was there
         # before this one began to listen, and so none can be unknown.
-        alone = not await consumers(self._connection, self._names)
-        self._roster.listening_since = time.monotonic() - (self._settings.death if alone else 0.0)
+        found = await consumers(self._connection, self._names)
+        self._roster.listening_since = time.monotonic()
+        self._roster.idle = not any(delivered or pulls for _, delivered, pulls in found.values())
+        if not found:
+            self._roster.vouch()
         for topic in self._topics:
             await ensure_consumer(self._connection, self._names, topic, self._settings)
             await self._publish(topic)

@@ -63,6 +63,7 @@ class Reign:
         self._records = records
         self._names = names
         self._settings = settings
+        self._roster = roster
         self._group = group
         self._books = Books()
         self._restored = False
@@ -109,6 +110,9 @@ class Reign:
         await keys.caught_up.wait()
         await markers.caught_up.wait()
         anchor = await self._restore()
+        if self._roster.idle and not any(_is_stopping(book) for book in self._books):
+            # What a worker holds is a message that it has not acknowledged, unless an interrupt has removed that.
+            self._roster.vouch()
         end = await last_sequence(self._connection, self._names.events_stream)
         start = Behind(anchor.sequence, anchor.time) if anchor is not None else 1
         self._events = Reader(self._connection, self._names.events_stream, [self._names.all_events], start=start)
@@ -248,7 +252,8 @@ class Reign:
             self._writer.touch(changed)
             now = time.monotonic()
             for book in changed.values():
-                book.moved_at = now
+                if book.record is not None:  # else it is to be looked up soon
+                    book.moved_at = now
                 self._ending.look_at(book)
             await self._reached(batch[-1].sequence)
 
@@ -342,3 +347,11 @@ class Reign:
                 log.warning("a checkpoint was not written", extra={"error": str(error)})
             else:
                 saved = anchor.sequence
+
+
+def _is_stopping(book: Book) -> bool:
+    """Whether messages of the run may have been removed while workers had them."""
+    if book.record is None:
+        return False
+    ordered = book.marker is not None and book.marker.kind == "stop" and book.marker.round >= book.record.round
+    return ordered or book.record.state in ("interrupting", "ending")

@@ -20,6 +20,13 @@ class Roster:
         self.listening_since: float | None = None
         """When the first heartbeat could have been heard; minus infinity where no worker can be older than that."""
 
+        self.idle = False
+        """When listening began, no message was in anybody's hands, nor asked for."""
+
+    def vouch(self) -> None:
+        """No worker that was not heard can hold a task."""
+        self.listening_since = float("-inf")
+
     def hear(self, beat: Beat, now: float) -> None:
         """Take note of a heartbeat."""
         if beat.leaving:
