@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -48,6 +49,11 @@ def _seeds(first: int, fault: str, *, cluster: bool) -> Iterator[int]:
 
 
 async def _run(seeds: list[int], cluster: bool, folder: Path) -> int:
+    # Told to end, it ends what it has started, too; in the background a shell lets Ctrl-C be ignored.
+    this = asyncio.current_task()
+    assert this is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
     began, outcomes, broken = time.monotonic(), [], []
     for seed in seeds:
         place = folder / f"{'cluster' if cluster else 'server'}-{seed}"

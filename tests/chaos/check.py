@@ -144,6 +144,7 @@ class _Truth:
 
 async def _check_run(world: World, client: Client, record: Record, truth: _Truth, findings: Findings) -> None:
     stored = [one async for one in client.events(record.id)]
+    before = len(findings.wrong)
     wrong = _Wrong(record.id, findings)
     status = status_of(record)
     pairs = [(one.seq, one.event) for one in stored]
@@ -163,7 +164,6 @@ async def _check_run(world: World, client: Client, record: Record, truth: _Truth
     findings.rounds += record.round
     findings.tasks += status.total
     findings.outcomes[status.status] += 1
-    before = len(findings.wrong)
     _check_tasks(world, record, stored, truth, findings)
     if len(findings.wrong) > before:
         text = "\n".join(map(str, (record, *stored)))

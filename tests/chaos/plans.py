@@ -312,7 +312,8 @@ def _server_at_step(rng: random.Random) -> Fault:
 
 
 def _lose_tail(rng: random.Random) -> Fault:
-    return Fault("lose tail", at=_moment(rng), seconds=rng.choice((0.3, 1.0, 2.0)))
+    whom = rng.choice(("", "", "TASKS", "EVENTS", "RUNS"))  # all streams, or one more than the others
+    return Fault("lose tail", at=_moment(rng), whom=whom, seconds=rng.choice((0.1, 0.3, 1.0, 2.0)))
 
 
 def _leader(rng: random.Random) -> Fault:

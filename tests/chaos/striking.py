@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
+from pathlib import Path
 from typing import Literal
 
 from corral.errors import Conflict, CorralError
@@ -140,7 +142,7 @@ async def _strike_server(world: World, fault: Fault) -> None:
         case "lose tail":
             await asyncio.to_thread(_remember, node)
             await asyncio.sleep(fault.seconds)
-            await asyncio.to_thread(_go_back, node)
+            await asyncio.to_thread(_go_back, node, _stream(world, fault.whom) if fault.whom else None)
         case "rolling restart":
             for offset in range(len(nodes)):
                 await _down(nodes[(fault.which + offset) % len(nodes)], 0.05, kill=False)
@@ -161,9 +163,14 @@ def _remember(node: ServerProcess) -> None:
     node.start()
 
 
-def _go_back(node: ServerProcess) -> None:
+def _go_back(node: ServerProcess, stream: str | None) -> None:
     node.kill()
-    node.go_back()
+    if stream is None:
+        node.go_back()
+    else:
+        where = Path("jetstream", "$G", "streams", stream)
+        shutil.rmtree(node.folder / "store" / where)
+        shutil.copytree(node.folder / "earlier" / where, node.folder / "store" / where)
     node.start()
 
 

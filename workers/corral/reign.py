@@ -74,6 +74,8 @@ class Reign:
         """That event, if it was folded in this reign."""
         self._progress = asyncio.Condition()
         self._events: Reader | None = None
+        self._sources: list[Reader] = []
+        """All that is read."""
         self._closing: list[Callable[[], Coroutine[None, None, None]]] = []
         self._repairs = asyncio.Semaphore(REPAIRS)
         self._checkpoints = Checkpoints(connection, records, names)
@@ -107,6 +109,7 @@ class Reign:
         """Read what is there, and do from then on what is to be done."""
         keys = self._follow(self._records.watch("run.*"))
         markers = self._follow(self._records.watch("interrupt.*"))
+        self._sources = [keys, markers]
         await keys.caught_up.wait()
         await markers.caught_up.wait()
         anchor = await self._restore()
@@ -117,6 +120,7 @@ class Reign:
         start = Behind(anchor.sequence, anchor.time) if anchor is not None else 1
         self._events = Reader(self._connection, self._names.events_stream, [self._names.all_events], start=start)
         self._closing.append(self._events.close)
+        self._sources.append(self._events)
         for job in (
             self._fold(self._events),
             self._caught_up(self._events, end),
@@ -341,6 +345,10 @@ class Reign:
             unknown = [book for book in self._books if book.record is None and book.held]
             while any(self._books.get(book.run_id) is book and book.record is None for book in unknown):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK / 10)  # rare, and nobody waits for it
+            # After an outage the server may have lost a tail: then a run that has ended here may be live again, and
+            # who reads a checkpoint without its ledger, yet with an anchor behind its events, would count it anew.
+            for reader in self._sources:
+                await reader.sure.wait()
             try:
                 await self._checkpoints.save(self._books, anchor)
             except CorralError as error:
