@@ -41,6 +41,7 @@ class PlainSource:
         self.looks: list[str | None] = []
         self.interrupted: list[str] = []
         self.answer: asyncio.Future[Receipt | None] | None = None
+        self.answers: list[asyncio.Future[Receipt | None]] = []
         self.retried: list[str] = []
         self.brought_back: asyncio.Future[int] | None = None
         self.stopped = False
@@ -64,6 +65,7 @@ class PlainSource:
     async def interrupt(self, run_id: str) -> Receipt | None:
         self.interrupted.append(run_id)
         self.answer = asyncio.get_running_loop().create_future()
+        self.answers.append(self.answer)
         return await self.answer
 
     async def story(self, run_id: str, task: TaskId) -> Story:

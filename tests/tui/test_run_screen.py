@@ -156,7 +156,7 @@ async def test_help_lists_the_keys_that_work_here(size: tuple[int, int]) -> None
             "up k",
             "home g",
             "end G",
-            "clear the filter",
+            "clear m",
             "interrupt",
             "retry",
             "workers",

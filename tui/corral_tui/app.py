@@ -13,30 +13,44 @@ from typing import ClassVar
 from textual import work
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.command import Provider
 
+from corral_tui import figures
+from corral_tui.exports import write
 from corral_tui.ordering import Ordering
+from corral_tui.palette import Actions, Runs
 from corral_tui.screens.base import LiveScreen
 from corral_tui.screens.confirm import Confirm
 from corral_tui.screens.help import HelpScreen
 from corral_tui.screens.run import RunScreen
 from corral_tui.screens.runs import RunsScreen
 from corral_tui.source import Source
+from corral_tui.spans import Line, Span
 from corral_tui.summary import exit_code
+from corral_tui.terminal import copying, progress, shows_progress
+from corral_tui.text import clean
 from corral_tui.theme import PLAIN, THEMES
 
 FRAME = 0.1
 """Seconds between two repaints: what happens in between is folded, and seen at once."""
+FLASH = 5.0
+"""Seconds for which it is said what a key has done."""
 
 
 class Dashboard(App[int], inherit_bindings=False):
     """Renders a source. `clock` gives seconds since the epoch; without a `frame` nothing is repainted by itself."""
 
     CSS_PATH = Path(__file__).with_name("app.tcss")
-    ENABLE_COMMAND_PALETTE = False
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Actions, Runs}
     TITLE = "corral"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "help", key_display="?"),
         Binding("q", "leave", "quit"),
+        Binding("p", "freeze", "freeze the view", show=False),
+        Binding("y", "copy", "copy", show=False),
+        Binding("o", "export", "export to files", show=False),
+        Binding("t", "next_theme", "next theme", show=False),
+        Binding("colon,ctrl+p", "command_palette", "commands", show=False),
         Binding("ctrl+c", "break", "quit at once", show=False, priority=True),
     ]
 
@@ -59,11 +73,20 @@ class Dashboard(App[int], inherit_bindings=False):
         self._frame = frame
         self._run_id = run_id
         self.ordering = Ordering(self)
+        self.frozen_at: float | None = None
+        """When the view was frozen; None while it is live."""
+        self.late_frames = 0
+        """Repaints that came so late that others were left out: the terminal does not keep up."""
+        self._flash: tuple[Line, float] = ((), 0.0)
+        self._ticked_at: float | None = None
+        self._progress: tuple[int | None, bool] = (None, False)
+        self._shows_progress = shows_progress(os.environ)
 
     def on_mount(self) -> None:
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = PLAIN if self.no_color else THEMES[0].name
+        wished = os.environ.get("CORRAL_THEME", THEMES[0].name)
+        self.theme = PLAIN if self.no_color else wished if wished in {t.name for t in THEMES} else THEMES[0].name
         self.source.start()
         self.push_screen(RunsScreen())
         if self._run_id is not None:
@@ -81,12 +104,29 @@ class Dashboard(App[int], inherit_bindings=False):
             self.exit(1)
             return
         self.now = self.clock()
+        self._count_late_frames(time.monotonic())
         if self.read_only != self._shown_read_only:
             self._shown_read_only = self.read_only
             self.refresh_bindings()
         with self.source.lock:
             for screen in self._visible_screens():
                 screen.tick(self.now)
+        self._show_progress()
+
+    def _count_late_frames(self, at: float) -> None:
+        if self._frame is not None and self._ticked_at is not None:
+            self.late_frames += max(0, int((at - self._ticked_at) / self._frame) - 1)
+        self._ticked_at = at
+
+    def _show_progress(self) -> None:
+        """In the terminal's tab: of the watched run, or of all that is live."""
+        if not self._shows_progress or self._driver is None:
+            return
+        with self.source.lock:
+            shown = self.source.state.progress(self.now, self._run_id)
+        if shown != self._progress:
+            self._progress = shown
+            self._driver.write(progress(shown[0], bad=shown[1]))
 
     @property
     def read_only(self) -> bool:
@@ -103,6 +143,12 @@ class Dashboard(App[int], inherit_bindings=False):
                 break
         return visible
 
+    def open_run(self, run_id: str) -> None:
+        """Show a run in depth, over the list."""
+        while isinstance(self.screen, LiveScreen) and not isinstance(self.screen, RunsScreen):
+            self.pop_screen()
+        self.push_screen(RunScreen(run_id))
+
     # --- orders --------------------------------------------------------------------------------------
 
     @work
@@ -115,14 +161,80 @@ class Dashboard(App[int], inherit_bindings=False):
         """Ask, and bring back what of the runs ended badly if the answer is yes."""
         await self.ordering.give("retry", run_ids)
 
+    # --- what is said ---------------------------------------------------------------------------------
+
+    def flash(self, *said: Span) -> None:
+        """Say something on the notice line for some seconds."""
+        self._flash = (said, self.clock() + FLASH)
+        self.tick()
+
+    def notice(self, now: float, *, without: str | None = None) -> Line:
+        """What was just said, or the last order. The state's lock is held."""
+        said, until = self._flash
+        return said if now < until else self.ordering.notice(now, without=without)
+
     # --- actions -------------------------------------------------------------------------------------
 
     def action_help(self) -> None:
         self.push_screen(HelpScreen(list(self.screen.active_bindings.values())))
 
+    def action_freeze(self) -> None:
+        """Stop to repaint, while all goes on; or go on."""
+        self.frozen_at = self.clock() if self.frozen_at is None else None
+        self.tick()
+
+    def action_copy(self) -> None:
+        """Put what the cursor is on into the clipboard."""
+        text = self.screen.copied() if isinstance(self.screen, LiveScreen) else ""
+        if not text or self._driver is None:
+            self.flash(("nothing to copy here", "dim"))
+            return
+        self._driver.write(copying(text, os.environ))
+        first = clean(text.splitlines()[0], 40)
+        self.flash(("copied ", "success"), (first, "text"), (f"  {figures.plural(len(text), 'character')}", "dim"))
+
+    def action_export(self) -> None:
+        """Write what is shown into two files in the current folder: JSON and a picture."""
+        screen = self.screen
+        if not isinstance(screen, LiveScreen):
+            return
+        try:
+            with self.source.lock:
+                shown = screen.exported()
+            paths = write(
+                Path.cwd(),
+                type(screen).__name__.removesuffix("Screen").lower(),
+                self.clock(),
+                shown,
+                self.export_screenshot(),
+            )
+        except OSError as error:
+            self.flash(("not exported: ", "error"), (clean(str(error)), "text"))
+        else:
+            self.flash(("written: ", "success"), (clean(" ".join(path.name for path in paths)), "text"))
+
+    def action_next_theme(self) -> None:
+        """Go through the themes."""
+        if self.no_color:
+            self.flash(("NO_COLOR is set", "dim"))
+            return
+        names = [theme.name for theme in THEMES]
+        self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
+        self.flash(("theme ", "dim"), (self.theme, "strong"), ("  CORRAL_THEME makes it stay", "dim"))
+
+    def watch_theme(self) -> None:
+        """All that is drawn here by hand is drawn again."""
+        for screen in self.screen_stack:
+            for widget in screen.query("*"):
+                widget.refresh()
+
     def action_leave(self) -> None:
         with self.source.lock:
             self.exit(exit_code(self.source.state, self.clock(), self._run_id))
+
+    def on_unmount(self) -> None:
+        if self._progress[0] is not None and self._driver is not None:
+            self._driver.write(progress(None))
 
     def action_break(self) -> None:
         self.exit(130)

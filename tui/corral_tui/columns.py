@@ -66,7 +66,7 @@ def _all_run_columns(widest: Mapping[str, int], id_width: int, topic_width: int)
         numeric("pending", "PENDING", tasks),
         numeric("running", "RUNNING", len(f"{widest.get('running', 0):,}")),
         numeric("success", "SUCCESS", tasks),
-        numeric("error", "ERROR", len(f"{widest.get('error', 0):,}")),
+        numeric("error", "ERROR", max(6, len(f"{widest.get('error', 0):,}"))),
         numeric("stopped", "STOPPED", len(f"{widest.get('interrupted', 0):,}")),
         numeric("rate", "RATE", 7),
         numeric("eta", "ETA", 5),

@@ -23,6 +23,7 @@ from corral.errors import CorralError
 from corral.events import Receipt
 from corral.messages import TaskId
 from corral.runs import Beat
+from corral.subjects import LEADER_KEY
 from corral_tui.fold import Detail
 from corral_tui.state import State
 from corral_tui.story import Story
@@ -34,6 +35,8 @@ MARGIN = 60.0
 """Seconds before the oldest live run from which on events are read: clocks differ."""
 CHUNK = 100
 """Events that are folded while the lock is held: the screen waits no longer than that."""
+LEASE = 2.0
+"""Seconds between two looks at who keeps the books."""
 WATCH = 0.2
 """Seconds between two looks at the connection."""
 
@@ -118,6 +121,7 @@ class Feed:
             tasks.create_task(self._read_beats(client))
             tasks.create_task(self._read_events(client, records_read))
             tasks.create_task(self._ask_rights(client))
+            tasks.create_task(self._watch_bookkeeper(client))
             self._look()
 
     async def _ask_rights(self, client: Client) -> None:
@@ -130,6 +134,19 @@ class Feed:
             else:
                 self.changed()
                 return
+
+    async def _watch_bookkeeper(self, client: Client) -> None:
+        """Say who keeps the books, from the lease."""
+        while True:
+            try:
+                entry = await client.operations.records.get(LEADER_KEY)
+            except CorralError:
+                name = None
+            else:
+                name = entry.value.decode(errors="replace") if entry else ""
+            with self.lock:
+                self.state.bookkeeper = name
+            await asyncio.sleep(LEASE)
 
     async def _watch_connection(self, client: Client) -> None:
         """Say whether it is there; the connection itself comes back without us."""

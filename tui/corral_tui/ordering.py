@@ -81,10 +81,13 @@ class Ordering:
     async def _carry_out(self, order: Order, run_id: str) -> None:
         source = self._dashboard.source
         try:
+            # Several are carried out at once: what there is already is looked up after the wait.
             if order.kind == "interrupt":
-                order.receipt = _sum(order.receipt, await source.interrupt(run_id))
+                receipt = await source.interrupt(run_id)
+                order.receipt = _sum(order.receipt, receipt)
             else:
-                order.brought_back = (order.brought_back or 0) + await source.retry(run_id)
+                tasks = await source.retry(run_id)
+                order.brought_back = (order.brought_back or 0) + tasks
         except CorralError as error:
             order.problem = str(error)
 

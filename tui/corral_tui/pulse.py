@@ -40,7 +40,7 @@ class Pulse:
 
     def ended(self, now: float, seconds: float) -> int:
         """How many ended in the last `seconds`."""
-        return self._between(now - seconds - STEP, now)
+        return self._between(now - seconds, now)
 
     def columns(self, now: float, width: int, seconds: float = 1.0) -> list[float]:
         """Ends per second in each of the last `width` spans of `seconds`, the oldest first.

@@ -36,6 +36,10 @@ class State:
         self.records: dict[str, Record] = {}
         self.folds: dict[str, Fold] = {}
         self.detail: Detail | None = None
+        self.lag = 0.0
+        """Seconds from an event's storing to its being folded here, as of the last one, beside the skew."""
+        self.bookkeeper: str | None = None
+        """The pool that keeps the books, as far as known."""
         self.skew = 0.0
         """Seconds by which the server's clock is ahead of ours, as far as seen."""
         self.history_from = 0.0
@@ -82,6 +86,7 @@ class State:
         """A live run's event, received at `now`; the events of ended runs are left out."""
         if not self._skew_known or at - now > self.skew:
             self.skew, self._skew_known = at - now, True
+        self.lag = max(0.0, now + self.skew - at)
         record = self.records.get(run_id)
         if record is not None and not record.live:
             return
@@ -192,7 +197,21 @@ class State:
             rate=sum(fold.pulse.rate(now + self.skew) for fold in self.folds.values()),
             running_runs=sum(not fold.ledger.over for fold in self.folds.values()),
             stale=max(late, default=0.0),
+            lag=self.lag,
+            bookkeeper=self.bookkeeper,
         )
+
+    def progress(self, now: float, run_id: str | None) -> tuple[int | None, bool]:
+        """The share that is done of one run, or of all that are live, in percent, and whether there are errors.
+
+        None: nothing is under way.
+        """
+        names = list(self.folds) if run_id is None else [run_id]
+        runs = [run for name in names if (run := self.run(name, now)) is not None and not run.ended]
+        total = sum(run.counts.total for run in runs)
+        if not total:
+            return None, False
+        return 100 * sum(run.done for run in runs) // total, any(run.counts.error for run in runs)
 
     def served(self, now: float) -> set[str]:
         """The topics that live workers serve."""

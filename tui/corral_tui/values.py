@@ -127,6 +127,10 @@ class Truth:
     running_runs: int = 0
     stale: float = 0.0
     """Seconds for which a run has moved and its record has not: no bookkeeper, if that goes on."""
+    lag: float = 0.0
+    """Seconds from the storing of the last event to its being counted here."""
+    bookkeeper: str | None = None
+    """The pool that keeps the books; empty: there is none; None: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,9 @@ from corral_tui.values import ErrorView, Link, RunView, Truth
 STALE = 5.0
 """Seconds after which records that stand still are worth a word: a change of bookkeeper takes less."""
 
+LAGGING = 2.0
+"""Seconds after which it is said everywhere that events come late."""
+
 
 # --- the line of truth --------------------------------------------------------------------------------
 
@@ -39,23 +42,42 @@ def truth_left(truth: Truth, width: int) -> Line:
     return (("corral", "title"), ("  ", "text"), (clean(truth.link.server), "dim"), ("   ", "text"), *work)
 
 
-def truth_right(truth: Truth, now: float, width: int) -> Line:
-    """How fresh it is."""
+def truth_right(truth: Truth, now: float, width: int, *, frozen_at: float | None = None, late_frames: int = 0) -> Line:
+    """How fresh it is, as far as there is room: what is wrong stands first."""
     link = truth.link
     since = figures.short(now - link.since)
+    if frozen_at is not None:
+        return line((f"frozen for {figures.short(now - frozen_at)}, p goes on", "warning"))
     match link.phase:
         case "connecting":
             return line((f"◌ connecting {since}", "warning"))
         case "offline":
             return line((f"○ offline {since}", "error"))
         case "live":
-            if not link.ready:
-                return line(("◌ reading", "warning"))
-            if truth.stale >= STALE:
-                return line(
-                    (f"records {figures.short(truth.stale)} old", "warning"), ("  ", "text"), ("● live", "success")
-                )
-            return line(("records current  ", "faint") if width >= NARROW else "", ("● live", "success"))
+            return (*joined(_honest(truth, width, late_frames), ("  ", "text")), ("  ", "text"), *_live(link))
+
+
+def _live(link: Link) -> Line:
+    return line(("● live", "success")) if link.ready else line(("◌ reading", "warning"))
+
+
+def _honest(truth: Truth, width: int, late_frames: int) -> list[Line]:
+    """What the numbers are worth: record age, who keeps the books, lag of events, frames that were left out."""
+    parts: list[Line] = []
+    if truth.bookkeeper == "" and truth.link.ready:
+        parts.append(line(("no bookkeeper", "warning")))
+    if truth.stale >= STALE:
+        parts.append(line((f"records {figures.short(truth.stale)} old", "warning")))
+    if truth.lag >= LAGGING:
+        parts.append(line((f"lag {figures.short(truth.lag)}", "warning")))
+    if width >= NARROW and not parts and truth.link.ready:
+        parts.append(line(("records current", "faint")))
+    if width >= WIDE and truth.link.ready:
+        parts.append(line((f"lag {figures.short(truth.lag)}", "faint")) if truth.lag < LAGGING else ())
+        parts.append(line((f"bookkeeper {clean(truth.bookkeeper, 24)}", "faint")) if truth.bookkeeper else ())
+    if late_frames and width >= NARROW:
+        parts.append(line((figures.plural(late_frames, "frame"), "dim"), (" dropped", "dim")))
+    return parts
 
 
 # --- a run ------------------------------------------------------------------------------------------

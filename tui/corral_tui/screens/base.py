@@ -58,13 +58,17 @@ class LiveScreen(Screen[None], inherit_bindings=False):
         truth = self.dashboard.source.state.truth(now)
         # The tick can come while the screen is being taken down: then some of its widgets are gone already.
         with suppress(NoMatches):
-            self.query_one("#truth", Lines).show([view.truth_left(truth, width)], [view.truth_right(truth, now, width)])
+            right = view.truth_right(
+                truth, now, width, frozen_at=self.dashboard.frozen_at, late_frames=self.dashboard.late_frames
+            )
+            self.query_one("#truth", Lines).show([view.truth_left(truth, width)], [right])
             self.query_one("#notice", Lines).show([self.notice(now)])
-            self.repaint(now)
+            if self.dashboard.frozen_at is None:
+                self.repaint(now)
 
     def notice(self, now: float) -> Line:
         """What the last action has come to."""
-        return self.dashboard.ordering.notice(now)
+        return self.dashboard.notice(now)
 
     def on_mount(self) -> None:
         self.dashboard.tick()

@@ -14,7 +14,20 @@ from textual.screen import ModalScreen
 from corral_tui.spans import GLYPHS, Line, line
 from corral_tui.widgets.lines import Lines
 
-_NAMES = {"slash": "/", "question_mark": "?", "escape": "esc", "pagedown": "pgdn", "pageup": "pgup"}
+_NAMES = {
+    "slash": "/",
+    "question_mark": "?",
+    "colon": ":",
+    "asterisk": "*",
+    "plus": "+",
+    "equals_sign": "=",
+    "minus": "-",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "escape": "esc",
+    "pagedown": "pgdn",
+    "pageup": "pgup",
+}
 
 
 class HelpScreen(ModalScreen[None], inherit_bindings=False):
@@ -39,8 +52,12 @@ class HelpScreen(ModalScreen[None], inherit_bindings=False):
 def help_lines(bindings: Iterable[ActiveBinding]) -> list[Line]:
     """The keys of each action and what it does, two actions a line; then the signs."""
     actions: dict[tuple[str, str], list[str]] = {}
+    sorts: list[tuple[str, str]] = []
     for active in bindings:
         binding = active.binding
+        if binding.action.startswith("sort("):
+            sorts.append((_name(binding.key), binding.description.removeprefix("sort by ")))
+            continue
         if binding.description and active.enabled:
             keys = actions.setdefault((binding.action, binding.description), [])
             if (name := _name(binding.key)) not in keys:
@@ -48,6 +65,9 @@ def help_lines(bindings: Iterable[ActiveBinding]) -> list[Line]:
     said = [(" ".join(keys), description) for (_, description), keys in actions.items()]
     half = (len(said) + 1) // 2
     rows = [(*left, *right) for left, right in zip_longest(_column(said[:half]), _column(said[half:]), fillvalue=())]
+    if sorts:
+        spans = [span for key, word in sorts for span in ((f"{key} ", "accent"), (f"{word} ", "dim"))]
+        rows.append((("sort by ", "text"), *spans))
     return [line(("Keys", "strong")), (), *rows, (), line(("Signs", "strong")), (), *_signs()]
 
 

@@ -163,7 +163,7 @@ class RunScreen(LiveScreen):
 
     def notice(self, now: float) -> Line:
         """Orders, but not what the head of this run says anyway."""
-        return self.dashboard.ordering.notice(now, without=self.run_id)
+        return self.dashboard.notice(now, without=self.run_id)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == ("interrupt" if self._ended else "retry"):

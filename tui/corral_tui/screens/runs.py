@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -12,14 +13,18 @@ from textual.widgets import Input
 
 from corral_tui import figures, filters, view
 from corral_tui.columns import WIDE, Column, run_columns
+from corral_tui.exports import run_json
 from corral_tui.rows import run_row
 from corral_tui.screens.base import LiveScreen
 from corral_tui.screens.run import RunScreen
 from corral_tui.screens.workers import WorkersScreen
+from corral_tui.sorting import Sort, sortable
 from corral_tui.spans import Line, joined, line
 from corral_tui.widgets.lines import Centred
 from corral_tui.widgets.table import Cells, Table
 
+CALM = 1.0
+"""Seconds between two sortings."""
 SHORT_ID, WHOLE_ID = 8, 12
 """Characters of a run's id that are shown, where there is little room, and where there is more."""
 
@@ -41,22 +46,32 @@ class RunsScreen(LiveScreen):
         Binding("i", "interrupt", "interrupt"),
         Binding("r", "retry", "retry"),
         Binding("w", "workers", "workers"),
-        Binding("escape", "clear_filter", "clear the filter", show=False),
+        Binding("escape", "clear", "clear marks or the filter", show=False),
+        Binding("asterisk", "mark_all", "mark all shown", show=False, key_display="*"),
+        Binding("S", "sort('status')", "sort by status", show=False),
+        Binding("A", "sort('age')", "sort by age", show=False),
+        Binding("T", "sort('topic')", "sort by topic", show=False),
+        Binding("N", "sort('total')", "sort by tasks", show=False),
+        Binding("P", "sort('pending')", "sort by pending", show=False),
+        Binding("E", "sort('error')", "sort by errors", show=False),
+        Binding("R", "sort('rate')", "sort by rate", show=False),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self._terms: tuple[filters.Term, ...] = ()
+        self._sort = Sort()
+        self._sorted: tuple[float, list[str], list[str]] = (0.0, [], [])
 
     def body(self) -> Iterable[Widget]:
-        yield Table(id="runs", opens=True)
+        yield Table(id="runs", opens=True, marks=True)
         yield Centred(id="empty")
         yield FilterBox(id="filter", placeholder=filters.HELP, select_on_focus=False, compact=True)
 
     def repaint(self, now: float) -> None:
         state = self.dashboard.source.state
         order = state.runs()
-        keys = self._fitting(order, now) if self._terms else order
+        keys = order if self._sort.plain and not self._terms else self._fitting(order, now)
         empty = not order
         table, blank = self.query_one(Table), self.query_one("#empty", Centred)
         table.display, blank.display = not empty, empty
@@ -70,6 +85,10 @@ class RunsScreen(LiveScreen):
             id_width=min(shown, max((len(run_id) for run_id in order), default=0)),
             topic_width=max((len(records[run_id].topic) for run_id in order), default=0),
         )
+        sort = self._sort
+        columns = tuple(replace(c, title=sort.mark(c.name, c.title, c.width)) for c in columns)
+        if self._terms:
+            table.say_empty("no run fits the filter: esc clears it")
         table.show(columns, keys, lambda key: self._row(key, columns))
 
     def _row(self, run_id: str, columns: tuple[Column, ...]) -> Cells | None:
@@ -77,16 +96,54 @@ class RunsScreen(LiveScreen):
         return None if run is None else run_row(run, columns, self.dashboard.now)
 
     def _fitting(self, order: list[str], now: float) -> list[str]:
+        """The runs that fit the filter, in the order that was chosen. Rows do not jump more than once a second."""
+        at, of, before = self._sorted
+        if of is order and 0 <= now - at < CALM:
+            return before
         state = self.dashboard.source.state
         views = (state.run(run_id, now) for run_id in order)
-        return [run.id for run in views if run is not None and filters.fits(self._terms, run)]
+        fitting = [run for run in views if run is not None and filters.fits(self._terms, run)]
+        self._sorted = now, order, [run.id for run in (fitting if self._sort.plain else self._sort.apply(fitting))]
+        return self._sorted[2]
+
+    def _anew(self) -> None:
+        self._sorted = (0.0, [], [])
+        self.dashboard.tick()
 
     def notice(self, now: float) -> Line:
-        said = super().notice(now)
-        if not self._terms:
-            return said
-        total = len(self.dashboard.source.state.runs())
-        return joined([line((f"{figures.plural(len(self.query_one(Table).keys), 'run')} of {total:,}", "dim")), said])
+        table = self.query_one(Table)
+        total, shown, marked = len(self.dashboard.source.state.runs()), len(table.keys), len(table.marked)
+        parts = [
+            line((f"{figures.plural(marked, 'run')} marked", "marked")) if marked else (),
+            line((f"{figures.plural(shown, 'run')} of {total:,}", "dim")) if self._terms else (),
+            super().notice(now),
+        ]
+        return joined(parts)
+
+    # --- sort and marks ------------------------------------------------------------------------------
+
+    def action_sort(self, column: str) -> None:
+        """By a column; again for the other way round."""
+        self._sort = self._sort.turned(column)
+        self._anew()
+
+    @on(Table.Titled)
+    def _titled(self, event: Table.Titled) -> None:
+        if sortable(event.column):
+            self.action_sort(event.column)
+
+    def action_mark_all(self) -> None:
+        table = self.query_one(Table)
+        table.mark(table.keys)
+        self.dashboard.tick()
+
+    def action_clear(self) -> None:
+        table = self.query_one(Table)
+        if table.marked:
+            table.clear_marks()
+            self.dashboard.tick()
+        else:
+            self.action_clear_filter()
 
     # --- the filter ----------------------------------------------------------------------------------
 
@@ -109,7 +166,7 @@ class RunsScreen(LiveScreen):
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         self._terms = filters.parse(event.value)
-        self.dashboard.tick()
+        self._anew()
 
     @on(Input.Submitted)
     def _entered(self, event: Input.Submitted) -> None:
@@ -119,8 +176,21 @@ class RunsScreen(LiveScreen):
     # --- where it leads ------------------------------------------------------------------------------
 
     def chosen(self) -> list[str]:
-        cursor = self.query_one(Table).cursor
-        return [cursor] if cursor is not None else []
+        """The marked runs that are still there, or else the one under the cursor."""
+        table, known = self.query_one(Table), self.dashboard.source.state.records
+        marked = [run_id for run_id in self.dashboard.source.state.runs() if run_id in table.marked]
+        if marked:
+            return marked
+        return [table.cursor] if table.cursor in known else []
+
+    def copied(self) -> str:
+        return "\n".join(self.chosen())
+
+    def exported(self) -> Any:
+        source, now = self.dashboard.source, self.dashboard.now
+        with source.lock:
+            views = [source.state.run(run_id, now) for run_id in self.query_one(Table).keys]
+        return [run_json(run) for run in views if run is not None]
 
     @on(Table.Opened)
     def _opened(self, event: Table.Opened) -> None:

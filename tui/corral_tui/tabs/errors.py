@@ -52,7 +52,8 @@ class ErrorsTab(Tab):
 
     def hint(self, detail: Detail) -> str:
         if self._group is None:
-            return ""
+            over = detail.fold.ledger.over and not self.dashboard.read_only
+            return "r brings back all of them: a retry is of the whole run" if over and self._groups else ""
         kept, seen = len(detail.errors), detail.seen_errors
         return f"of the last {figures.count(kept)} of {figures.count(seen)}" if seen > kept else ""
 

@@ -1,0 +1,73 @@
+"""The command palette: every key that works here by its name, and every run by its topic, id or key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from rich.text import Text
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+
+from corral_tui.text import clean
+
+if TYPE_CHECKING:
+    from corral_tui.app import Dashboard
+
+_PLAIN = ("command_palette", "move(", "page(", "edge(")
+"""Actions that nobody looks up."""
+MOST = 20
+"""Runs that are offered."""
+
+
+class Actions(Provider):
+    """What the keys do."""
+
+    def _known(self) -> list[tuple[str, str, str]]:
+        """(what it does, its key, its action)."""
+        found: dict[str, tuple[str, str, str]] = {}
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if binding.description and active.enabled and not binding.action.startswith(_PLAIN):
+                key = binding.key_display or self.app.get_key_display(binding)
+                found.setdefault(binding.action, (binding.description, key, binding.key))
+        return list(found.values())
+
+    async def discover(self) -> Hits:
+        for name, key, pressed in self._known():
+            yield DiscoveryHit(name, self._press(pressed), help=key)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for name, key, pressed in self._known():
+            if (score := matcher.match(name)) > 0:
+                yield Hit(score, matcher.highlight(name), self._press(pressed), help=key)
+
+    def _press(self, key: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  what the palette calls
+        def press() -> None:
+            self.app.call_later(self.app.simulate_key, key)
+
+        return press
+
+
+class Runs(Provider):
+    """Where to go."""
+
+    async def search(self, query: str) -> Hits:
+        dashboard = cast("Dashboard", self.app)
+        matcher = self.matcher(query)
+        with dashboard.source.lock:
+            records = [dashboard.source.state.records[run_id] for run_id in dashboard.source.state.runs()]
+        offered = 0
+        for record in records:
+            name = clean(f"{record.topic} {record.id} {record.unique or ''}", 120).strip()
+            score = matcher.match(name)
+            if score > 0 and offered < MOST:
+                offered += 1
+                yield Hit(score, Text(name), self._open(record.id), help="open this run")
+
+    def _open(self, run_id: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  what the palette calls
+        dashboard = cast("Dashboard", self.app)
+
+        def show() -> None:
+            dashboard.open_run(run_id)
+
+        return show
