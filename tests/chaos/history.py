@@ -88,6 +88,12 @@ class _History:
                 await self._all(client, timed, "the faults, and their healing")
                 await self._all(client, orders, "the answers to all orders")
                 stuck = await self._ended()
+                if stuck and any(fault.what == "lose tail" and fault.whom for fault in self.plan.faults):
+                    # Of a retry whose beginning only the records know, the events cannot tell how to go on.
+                    self.struck.append(f"{stuck} stood still until they were interrupted")
+                    for run_id in stuck:
+                        await client.interrupt(run_id)
+                    stuck = await self._ended()
                 for i, blow in enumerate(cued):
                     blow.cancel()
                     self.world.stage.open(f"fault {i}")

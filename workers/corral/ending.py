@@ -113,19 +113,22 @@ class Ending:
         if not await self._sweep(book):
             return
         await self._fold_to(None)
+        if book.closed:
+            return  # another bookkeeper has ended it meanwhile, and the ledger is gone
         if book.ledger.round < round:
             await self._begin_round(book, round)
         if not book.ledger.over:
             await self._fold_to(await self._say_ended(book, interrupted=interrupted and not book.ledger.finished))
         key_revision = await self._key_revision(book)
-        if await self._unchanged(book):
+        if await self._unchanged(book) and not book.closed:
             await self._free_key(book, key_revision)
             await self._finish(book)
 
     def _stopped(self, book: Book) -> bool:
         """Whether somebody ordered this round of the run to stop. The event is stored first, so it is order enough."""
         record, marker = book.record, book.marker
-        if record is None or record.state in ("starting", "reopening"):
+        # Of two bookkeepers one may have ended the run already: then the other finds a record that is final.
+        if record is None or not record.live or record.state in ("starting", "reopening"):
             return False
         if book.ledger.round == record.round and book.ledger.interrupt is not None:
             return True
