@@ -79,7 +79,6 @@ async def test_a_sign_of_life_does_not_shorten_a_back_off(nats_url: str, namespa
         waiting=lambda: held,
         on_keys=lambda _: None,
         on_loaded=lambda _: None,
-        on_loaded=lambda _: None,
         doing=lambda _: "",
     )
     await lifeline.start()
