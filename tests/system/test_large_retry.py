@@ -172,6 +172,17 @@ async def test_of_two_who_finish_a_retry_at_once_one_leaves(system: System) -> N
     assert (await system.audit(run)).status.success == 400
 
 
+async def test_a_root_that_waits_for_a_worker_is_not_published_again_and_again(system: System) -> None:
+    client = await system.client()
+    run = await interrupted_run(client, "waits", 10)
+    assert await run.retry() == 6
+    for _ in range(3):
+        await finish(client, run)
+    assert await queue_counts(client.connection, client.operations.names) == {("waits", "many"): 1}
+    await system.pool("again")
+    assert (await system.audit(run)).status.success == 10
+
+
 async def test_an_error_that_cannot_be_read_comes_back_by_its_dispatcher(system: System) -> None:
     client = await system.client()
     past = Past(client, "unreadable", 30)

@@ -26,6 +26,7 @@ from corral.history import StoredBody, Tasks, read_ledger, stored_bodies
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher, Window
 from corral.jetstream.records import Records
+from corral.jetstream.topology import queue_counts
 from corral.ledger import Ledger
 from corral.messages import ROOT, encode_task
 from corral.parts import split
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 PART = 512 * 1024
 """Bytes of one `Reopened`, about, where the server takes that much."""
+ALL = -1
+"""`Record.resent` when there is nothing left to publish but the root, which comes last."""
 WINDOW = 2_000
 """Messages that are confirmed together, at most;"""
 WINDOW_BYTES = 4 * 1024 * 1024
@@ -52,15 +55,15 @@ class Reopener:
         self._publisher = publisher
         self._names = names
 
-    async def plan(self, run_id: str, ledger: Ledger) -> dict[int, Bitmap]:
-        """What the next retry of an ended run would bring back."""
+    async def bodies(self, run_id: str, ledger: Ledger) -> dict[int, Bitmap]:
+        """The tasks of a run whose bodies are stored."""
         bodies = Tasks()
         if ledger.counts()[0].error:
             async with aclosing(stored_bodies(self._connection, self._names, run_id)) as batches:
                 async for batch in batches:
                     for each in batch:
                         bodies.add(each.task)
-        return plan(ledger.tree, bodies.batches())
+        return bodies.batches()
 
     def parts(self, round: int, ledger: Ledger, back: Back) -> list[Reopened]:
         """The events that say so."""
@@ -69,13 +72,14 @@ class Reopener:
     async def reopen(self, run_id: str, round: int, ledger: Ledger) -> Back:
         """Store the missing ones for a run whose record has come to this round; what they bring back.
 
-        The ledger is the run's before this round, or in it: then there is nothing to store.
+        The ledger is the run's before this round; or in it, perhaps only meanwhile: then there is nothing to store.
         """
+        bodies = await self.bodies(run_id, ledger) if ledger.round < round else {}
         if ledger.round >= round:
             return brought_back(ledger)
-        said = ledger.parts
-        back = await self.plan(run_id, ledger)
-        await self.store(run_id, [part for part in self.parts(round, ledger, back) if not said.has(part)])
+        back = plan(ledger.tree, bodies)
+        missing = [part for part in self.parts(round, ledger, back) if not ledger.parts.has(part)]
+        await self.store(run_id, missing)
         return back
 
     async def store(self, run_id: str, parts: list[Reopened]) -> None:
@@ -118,7 +122,7 @@ class Retrier:
         ledger = await read_ledger(self._connection, self._names, run_id, record.topic)
         if ledger.counts()[0] != record.counts:
             raise EventsExpired(run_id)
-        back = await self._reopener.plan(run_id, ledger)
+        back = plan(ledger.tree, await self._reopener.bodies(run_id, ledger))
         if not back:
             return 0
         reopening = msgspec.structs.replace(record, state="reopening", round=record.round + 1, claim=None, resent=0)
@@ -148,24 +152,16 @@ class Retrier:
 
     async def _send(self, record: Record, revision: int, ledger: Ledger, back: Back) -> None:
         """Publish the messages, and let the run go on. Leaves it to whoever else has written the record meanwhile."""
+        left = Tasks(_open(with_messages(ledger.tree, back), record, ledger))
+        root = left.take(ROOT)
+        if root and record.resent == ALL and await queue_counts(self._connection, self._names, record.id):
+            return  # everything waits in the queue, the root too
         sending = _Sending(self._publisher.window(), self._records, self._names, record, revision)
         sending.pause = self._publisher.timeout / 2
         try:
             await sending.note(record.resent)  # from here on, who was at it before finds out
-            left = Tasks(_open(with_messages(ledger.tree, back), record, ledger))
-            root = left.take(ROOT)
-            async with aclosing(stored_bodies(self._connection, self._names, record.id)) as batches:
-                async for batch in batches:
-                    for each in batch:
-                        wanted = left.take(each.task) and each.stored.sequence > record.resent
-                        if wanted and not await sending.send(ledger.tree.topic_of(each.task), each):
-                            left.add(each.task)
-                    await sending.note_in_time()
-            await sending.settle()
-            if missing := left.count():
-                log.error(
-                    "bodies of errors are gone; their tasks stay open", extra={"run": record.id, "tasks": missing}
-                )
+            if record.resent != ALL:
+                await self._send_errors(record, ledger, left, sending)
             if root:
                 # The last one: it takes the run out of the hands of those who would finish this.
                 message = encode_task(ROOT, record.round, bytes(record.body))
@@ -176,6 +172,20 @@ class Retrier:
             log.info("somebody else has taken the retry over, or ended it", extra={"run": record.id})
         finally:
             sending.close()
+
+    async def _send_errors(self, record: Record, ledger: Ledger, left: Tasks, sending: _Sending) -> None:
+        """Publish the messages of these tasks, which ended as error."""
+        async with aclosing(stored_bodies(self._connection, self._names, record.id)) as batches:
+            async for batch in batches:
+                for each in batch:
+                    wanted = left.take(each.task) and each.stored.sequence > record.resent
+                    if wanted and not await sending.send(ledger.tree.topic_of(each.task), each):
+                        left.add(each.task)
+                await sending.note_in_time()
+        await sending.settle()
+        await sending.note(ALL)
+        if missing := left.count():
+            log.error("bodies of errors are gone; their tasks stay open", extra={"run": record.id, "tasks": missing})
 
     # --- steps that are undone ---------------------------------------------------------------------
 
