@@ -7,8 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-import msgspec
-
 from corral.bitmap import Bitmap
 from corral.book import Books
 from corral.errors import CorralError
@@ -55,8 +53,10 @@ class Answering:
             questions = decode_questions(message.data)
             await self._fold_to()
             await self._connection.publish(message.reply, await self._answers(questions))
-        except (CorralError, msgspec.DecodeError) as error:
+        except CorralError as error:
             log.warning("a question is left without an answer", extra={"error": str(error)})
+        except Exception:
+            log.exception("a question is left without an answer")  # and everybody else's is answered
 
     async def _answers(self, questions: list[Question]) -> bytes:
         """As many answers as fit into a message, in the order of the questions; the others are asked again."""
@@ -78,7 +78,7 @@ class Answering:
         if book is None or book.record is None or question.round > book.record.round:
             # Its record may be on its way here. Who says "over" for a run that has just begun would lose its task.
             entry = await self._records.get(run_key(question.run), leader=True)
-            live = entry is not None and decode_record(entry.value).live
+            live = entry is not None and decode_record(entry.value, question.run).live
             return None if live else Answer("over")
         if book.held is not None or question.round > book.ledger.round:
             return None

@@ -40,7 +40,7 @@ class Claims:
             if entry is None:
                 log.warning("a root without a record is dropped", extra={"run": job.run_id})
                 return False
-            record = decode_record(entry.value)
+            record = decode_record(entry.value, job.run_id)
             if record.claim == mine:
                 if not record.live:
                     return False

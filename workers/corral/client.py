@@ -349,7 +349,9 @@ class Client:
                 for stored in batch:
                     run_id = names.key_of(stored.subject).partition(".")[2]
                     try:
-                        out.append((run_id, None if stored.operation is not None else decode_record(stored.data)))
+                        out.append(
+                            (run_id, None if stored.operation is not None else decode_record(stored.data, run_id))
+                        )
                     except msgspec.DecodeError:
                         continue  # of another version: not ours to show
                 yield out

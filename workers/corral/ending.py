@@ -29,7 +29,7 @@ from corral.retrying import Reopener
 from corral.roster import Roster
 from corral.runs import Marker, Record, counted, decode_marker, decode_record, encode, outcome
 from corral.settings import Settings
-from corral.subjects import Names, interrupt_key, run_key, unique_key
+from corral.subjects import Names, holder_of, interrupt_key, run_key, unique_key
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ class Ending:
         if book.record is None or book.record.unique is None:
             return None
         entry = await self._records.get(unique_key(book.record.unique), leader=True)
-        return entry.revision if entry is not None and entry.value.decode() == book.run_id else None
+        return entry.revision if entry is not None and holder_of(entry.value) == book.run_id else None
 
     async def _unchanged(self, book: Book) -> bool:
         """Whether the record is still the one that was read; if not, the newer one is taken note of."""
@@ -233,7 +233,7 @@ class Ending:
         if entry is None:
             return False
         if entry.revision != book.revision:
-            record = decode_record(entry.value)
+            record = decode_record(entry.value, book.run_id)
             same = book.record is not None and (record.state, record.round) == (book.record.state, book.record.round)
             book.record, book.revision = record, max(entry.revision, book.revision)
             return same

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
+
 
 class CorralError(Exception):
     """The root of Corral's errors."""
@@ -116,6 +118,19 @@ class NotEnded(CorralError):
 
     def __str__(self) -> str:
         return f"run {self.run_id} has not ended: wait for its end, or interrupt it"
+
+
+class Unreadable(CorralError, msgspec.DecodeError):
+    """Something stored or sent by others is not what it should be: damaged, forged, or of a newer version."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        reason = self.reason if len(self.reason) <= 200 else f"{self.reason[:197]}..."  # it may quote what was read
+        return f"{self.what} cannot be read: {reason}"
 
 
 class EventsExpired(CorralError):

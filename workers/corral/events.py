@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Natural = Annotated[int, msgspec.Meta(ge=0)]
+from corral.decoding import Natural, decoder
+from corral.errors import Unreadable
+from corral.subjects import is_run_id, run_and_kind
 
 MOST = 1 << 24
 """Tasks in one batch at most: a fan-out of more goes on in another batch."""
@@ -34,7 +36,7 @@ Range = tuple[Ordinal, Ordinal]
 SentList = list[tuple[Natural, Ordinal]]
 """What one execution of a dispatcher sent: (batch, count) in the order of sending, kept prefixes included."""
 
-Histogram = list[tuple[Natural, Natural]]
+Histogram = list[tuple[Annotated[int, msgspec.Meta(ge=0, le=1000)], Annotated[int, msgspec.Meta(ge=0, le=2**53)]]]
 """(bucket, count); see `bucket`."""
 
 
@@ -182,13 +184,13 @@ class Interrupted(Event, tag="interrupted", frozen=True):
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What an interrupt did. The four counts account for every task that had not ended when it was stored."""
 
-    removed: int = 0
+    removed: Natural = 0
     """Taken out of the queue, or dropped before they ran."""
-    stopped: int = 0
+    stopped: Natural = 0
     """Were running, and stopped."""
-    killed: int = 0
+    killed: Natural = 0
     """Were running, and their process was ended."""
-    finished_first: int = 0
+    finished_first: Natural = 0
     """Ended by themselves after the order was stored."""
     seconds: float = 0.0
     """From the stored order to the last task's stop."""
@@ -206,20 +208,22 @@ class RunEnded(Event, tag="run-ended", frozen=True):
 
 AnyEvent = Opened | Sent | Ended | Retrying | Failed | Crashed | Reopened | Interrupted | RunEnded
 
-_decode = msgspec.json.Decoder(AnyEvent).decode
+_decode = decoder(AnyEvent, "an event")
 _encode = msgspec.json.Encoder().encode
 
 
 def decode_event(data: bytes, subject: str | None = None) -> AnyEvent:
-    """The event in `data`; msgspec.DecodeError (ValidationError included) if there is none.
+    """The event in `data`; Unreadable if there is none.
 
     With the subject it was stored on, also if it is none for that subject: who may store what is said by subjects.
     """
     event: AnyEvent = _decode(data)
     if subject is not None:
-        stands_on = subject.split(".")[3]
+        run_id, stands_on = run_and_kind(subject)
+        if not is_run_id(run_id):
+            raise Unreadable("an event", f"it is of {run_id!r}, which cannot be a run")
         if stands_on != ("dispatch" if isinstance(event, Opened | Sent) else kind(event)):
-            raise msgspec.ValidationError(f"an event {kind(event)!r} on a subject for {stands_on!r}")
+            raise Unreadable("an event", f"it is {kind(event)!r}, on a subject for {stands_on!r}")
     return event
 
 

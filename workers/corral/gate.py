@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from corral import errors
+from corral.decoding import decoder
 from corral.errors import CorralError, NoResponder, NoServer, PermissionDenied, RunNotFound, StorageFull, Unconfirmed
 from corral.jetstream.connection import Connection, Message
 from corral.messages import body_limit, encode_body
@@ -60,9 +61,9 @@ class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     arguments: list[Any] = []
 
 
-_decode_answer = msgspec.json.Decoder(_Answer).decode
-_decode_start = msgspec.json.Decoder(_Start).decode
-_decode_status = msgspec.json.Decoder(_Status).decode
+_decode_answer: Callable[[bytes], _Answer] = decoder(_Answer, "the bookkeeper's answer")
+_decode_start: Callable[[bytes], _Start] = decoder(_Start, "a start")
+_decode_status: Callable[[bytes], _Status] = decoder(_Status, "a question")
 _ERRORS: dict[str, type[CorralError]] = {
     each.__name__: each
     for each in (
@@ -160,6 +161,13 @@ def _refusal(error: CorralError) -> _Answer:
     return _Answer(error="Unconfirmed", arguments=[f"the bookkeeper says: {error}"])
 
 
+def _error(answer: _Answer) -> CorralError:
+    try:
+        return _ERRORS.get(answer.error, Unconfirmed)(*answer.arguments)
+    except TypeError:  # of a bookkeeper of another version
+        return Unconfirmed(f"the bookkeeper says: {answer.error} {answer.arguments}")
+
+
 class Gated(Operations):
     """The operations of those who have to ask."""
 
@@ -237,5 +245,5 @@ class Gated(Operations):
         reply = await self.connection.request(subject, msgspec.json.encode(question), timeout=timeout)
         answer = _decode_answer(reply.data)
         if answer.error:
-            raise _ERRORS.get(answer.error, Unconfirmed)(*answer.arguments)
+            raise _error(answer)
         return answer

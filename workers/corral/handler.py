@@ -34,6 +34,7 @@ from corral.job import Job
 from corral.lives import Lives
 from corral.markers import Markers
 from corral.messages import ROOT, body_limit, decode_task
+from corral.oddities import Oddities
 from corral.operations import Operations
 from corral.outgoing import Outgoing
 from corral.processor import Processor
@@ -70,6 +71,7 @@ class Handler:
         self._settings = settings
         self._names = Names(settings.namespace)
         self._slots = slots
+        self._oddities = Oddities(log)
         self._topics = topics
         self._table = table
         self._isolation = isolation
@@ -117,10 +119,10 @@ class Handler:
     def _deliver(self, delivery: Delivery) -> None:
         run_id, topic = self._names.split_task(delivery.subject)
         try:
-            message = decode_task(delivery.data)
+            message = decode_task(delivery.data, run_id)
         except msgspec.DecodeError as error:
-            log.error(
-                "a message that is no task stays in the queue", extra={"subject": delivery.subject, "error": str(error)}
+            self._oddities.note(
+                "a message that is no task stays in the queue", subject=delivery.subject[:200], error=str(error)
             )
             asyncio.create_task(self._refuse(delivery, topic))  # noqa: RUF006  # a publish, nothing to wait for
             return

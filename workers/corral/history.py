@@ -11,15 +11,17 @@ import msgspec
 
 from corral import bitmap, events
 from corral.bitmap import Bitmap
+from corral.decoding import Natural, decoder
 from corral.events import Failed, decode_event, kind
 from corral.jetstream.connection import Connection
 from corral.jetstream.direct import Stored
 from corral.jetstream.reader import Reader
 from corral.ledger import Ledger
 from corral.messages import TaskId
+from corral.oddities import Oddities
 from corral.subjects import Names
 
-log = logging.getLogger(__name__)
+_oddities = Oddities(logging.getLogger(__name__))
 
 BOOKKEEPER = "bookkeeper"
 """The `worker` of what the bookkeeper stores about tasks that are lost."""
@@ -89,12 +91,12 @@ async def read_ledger(connection: Connection, names: Names, run_id: str, topic: 
 class _Head(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="failed"):
     """What is looked at of each `Failed`; its body and traceback are passed over."""
 
-    task: tuple[events.Natural, Annotated[int, msgspec.Meta(ge=0, le=events.MOST)]]
+    task: tuple[Natural, Annotated[int, msgspec.Meta(ge=0, le=events.MOST)]]
     error: str
     worker: str
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_head = decoder(_Head, "an event")
 
 
 class StoredBody(msgspec.Struct, frozen=True, gc=False):
@@ -135,4 +137,4 @@ async def stored_bodies(connection: Connection, names: Names, run_id: str) -> As
 
 def unreadable(stored: Stored, error: Exception) -> None:
     """Say that an event is passed over."""
-    log.error("an event that cannot be read is ignored", extra={"seq": stored.sequence, "error": str(error)})
+    _oddities.note("an event that cannot be read is ignored", seq=stored.sequence, error=str(error))

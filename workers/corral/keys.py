@@ -20,6 +20,8 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from corral.decoding import decoder
+
 KINDS: dict[str, Any] = {
     "any": Any,
     "str": str,
@@ -148,7 +150,7 @@ def _text_of_json(field: KeyField, name: str, body: bytes) -> str | None:
             value = msgspec.json.decode(value, type=dict[str, msgspec.Raw])[part]
         value = msgspec.json.decode(value, type=dict[str, msgspec.Raw]).get(last)
         return field.default if value is None else _text(msgspec.json.decode(value, type=KINDS[field.kind]))
-    except (KeyError, ValueError, RecursionError):
+    except (KeyError, ValueError, OverflowError, RecursionError):
         return None  # a message of the wrong shape, which ends as error when it is decoded
 
 
@@ -254,13 +256,14 @@ def topic_record(topic: str, unique: str | Callable[[Any], str] | None, type: An
     return TopicRecord(topic=topic, computed=unique is not None)
 
 
-_decode_topic = msgspec.json.Decoder(TopicRecord).decode
+_decode_topic = decoder(TopicRecord, "what is published of a topic")
 _encode = msgspec.json.Encoder().encode
 
 
 def decode_topic(data: bytes) -> TopicRecord:
-    """The topic's record in `data`; msgspec.DecodeError if there is none."""
-    return _decode_topic(data)
+    """The topic's record in `data`; Unreadable if there is none."""
+    record: TopicRecord = _decode_topic(data)
+    return record
 
 
 def encode_topic(record: TopicRecord) -> bytes:

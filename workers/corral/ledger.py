@@ -274,6 +274,10 @@ class Ledger:
                     del self.crash_counts[task]
 
 
+_LARGEST = 2**63 - 1
+"""What forged counts add up to at most: more could not be kept in a snapshot."""
+
+
 def _add_histogram(into: dict[int, int], more: events.Histogram) -> None:
     for index, count in more:
-        into[index] = into.get(index, 0) + count
+        into[index] = min(into.get(index, 0) + count, _LARGEST)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-import msgspec
-
+from corral.errors import Unreadable
 from corral.jetstream.reader import Stored
+from corral.oddities import Oddities
 from corral.runs import Marker, decode_marker
 from corral.subjects import Names
 
@@ -21,6 +21,7 @@ class Markers:
         self._names = names
         self._on_marker = on_marker
         self._rounds: dict[str, int] = {}
+        self._oddities = Oddities(log)
         self.revision = 0
         """Revision of the last marker that was seen. Set after all that follows from it."""
 
@@ -46,8 +47,8 @@ class Markers:
     def _see(self, run_id: str, data: bytes) -> None:
         try:
             marker = decode_marker(data)
-        except msgspec.DecodeError as error:
-            log.error("a marker that cannot be read is ignored", extra={"run": run_id, "error": str(error)})
+        except Unreadable as error:
+            self._oddities.note("a marker that cannot be read is ignored", run=run_id[:64], error=str(error))
             return
         self._rounds[run_id] = max(marker.round, self._rounds.get(run_id, 0))
         self._on_marker(run_id, marker)

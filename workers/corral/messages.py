@@ -6,11 +6,13 @@ its subject. There are no headers: the client library parses them at a third of 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
-from corral.errors import BadMessage
+from corral.decoding import DEEPEST, decoder, too_deep
+from corral.errors import BadMessage, Unreadable
+from corral.subjects import is_run_id
 
 TaskId = tuple[int, int]
 """(batch, ordinal): the sequence of the `Opened` event of the batch, and the place in it."""
@@ -48,7 +50,8 @@ class TaskMessage(msgspec.Struct, frozen=True, gc=False):
     """Stored a second time, for a message that the server has forgotten: the task may have been executed before."""
 
 
-_decode = msgspec.json.Decoder(TaskMessage).decode
+_decode = decoder(TaskMessage, "a task")
+_decode_any = decoder(Any, "a body")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -62,9 +65,12 @@ def encode_again(message: TaskMessage) -> bytes:
     return _encode(msgspec.structs.replace(message, again=True))
 
 
-def decode_task(data: bytes) -> TaskMessage:
-    """The message in `data`; msgspec.DecodeError (ValidationError included) if there is none."""
-    return _decode(data)
+def decode_task(data: bytes, run_id: str | None = None) -> TaskMessage:
+    """The message in `data`; Unreadable if there is none, or if `run_id` cannot be a run."""
+    if run_id is not None and not is_run_id(run_id):
+        raise Unreadable("a task", f"it is of {run_id!r}, which cannot be a run")
+    message: TaskMessage = _decode(data)
+    return message
 
 
 def encode_body(topic: str, message: object, limit: int) -> bytes:
@@ -75,24 +81,26 @@ def encode_body(topic: str, message: object, limit: int) -> bytes:
     """
     try:
         body = _encode(message)
-    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadMessage(topic, str(error) or type(error).__name__) from error
     return check_body(topic, body, limit)
 
 
 def check_body(topic: str, body: bytes, limit: int) -> bytes:
-    """`body` itself; BadMessage if it has more than `limit` bytes."""
+    """`body`, which is JSON, itself; BadMessage if it has more than `limit` bytes, or too many levels."""
     if len(body) > limit:
         raise BadMessage(topic, f"{len(body):,} bytes are more than the limit of {limit:,}")
+    if too_deep(body):
+        raise BadMessage(topic, f"it has more than {DEEPEST} levels of arrays and objects")
     return body
 
 
 def check_json(topic: str, body: bytes) -> bytes:
     """`body` itself; BadMessage if it is not JSON."""
     try:
-        msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadMessage(topic, f"not JSON: {error}") from None
+        _decode_any(body)
+    except Unreadable as error:
+        raise BadMessage(topic, f"not JSON: {error.reason}") from None
     return body
 
 

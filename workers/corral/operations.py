@@ -140,7 +140,7 @@ class Operations:
     async def record(self, run_id: str, *, leader: bool = False) -> Record:
         """The run's record; RunNotFound if there is none."""
         entry = await self.records.get(run_key(check_run_id(run_id)), leader=leader)
-        record = decode_record(entry.value) if entry is not None else None
+        record = decode_record(entry.value, run_id) if entry is not None else None
         if record is None or record.state == "aborted":
             raise RunNotFound(run_id)
         return record
@@ -163,7 +163,7 @@ class Operations:
                 last = batch[-1]  # what came in between is history already
                 if last.operation is not None:
                     return
-                record = decode_record(last.data)
+                record = decode_record(last.data, run_id)
                 if record.state == "aborted":
                     raise RunNotFound(run_id)
                 yield record
@@ -177,7 +177,7 @@ class Operations:
         records = []
         for entry in await self.records.entries("run"):
             try:
-                records.append(decode_record(entry.value))
+                records.append(decode_record(entry.value, entry.key.partition(".")[2]))
             except msgspec.DecodeError:
                 continue  # of another version, or not one of ours: not ours to show
         kept = [record for record in records if record.state not in ("starting", "aborted")]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from corral.bitmap import EMPTY, Bitmap
+from corral.decoding import decoder
 from corral.errors import CorralError
 from corral.jetstream.connection import Connection
 from corral.messages import TaskId
@@ -62,8 +64,8 @@ class Leave(NamedTuple):
     before: Before
 
 
-decode_questions = msgspec.json.Decoder(list[Question]).decode
-_decode_answers = msgspec.json.Decoder(list[Answer | None]).decode
+decode_questions: Callable[[bytes], list[Question]] = decoder(list[Question], "a list of questions")
+_decode_answers: Callable[[bytes], list[Answer | None]] = decoder(list[Answer | None], "a list of answers")
 encode = msgspec.json.Encoder().encode
 
 

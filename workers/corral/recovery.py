@@ -30,7 +30,7 @@ from corral.roster import Roster
 from corral.runs import Record, State, encode
 from corral.settings import Settings
 from corral.starter import ABORTED_TTL, Starter
-from corral.subjects import Names, run_key, unique_key
+from corral.subjects import Names, holder_of, run_key, unique_key
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Recovery:
         if record.unique is None:
             return True
         entry = await self._records.get(unique_key(record.unique), leader=True)
-        return entry is not None and entry.value.decode() == record.id
+        return entry is not None and holder_of(entry.value) == record.id
 
     # --- lost tasks --------------------------------------------------------------------------------
 

@@ -11,13 +11,11 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 
-import msgspec
-
 from corral.answering import Answering
 from corral.book import Book, Books
 from corral.checkpoints import Anchor, Checkpoints
 from corral.ending import Ending
-from corral.errors import CorralError
+from corral.errors import CorralError, Unreadable
 from corral.events import decode_event
 from corral.history import read_ledger
 from corral.jetstream.connection import Connection
@@ -26,6 +24,7 @@ from corral.jetstream.reader import Behind, Reader, Stored
 from corral.jetstream.records import Records
 from corral.jetstream.topology import last_sequence
 from corral.ledger import Ledger
+from corral.oddities import Oddities
 from corral.questions import ASK
 from corral.record_writer import RecordWriter
 from corral.recovery import Recovery
@@ -33,7 +32,7 @@ from corral.roster import Roster
 from corral.runs import Record, decode_marker, decode_record
 from corral.settings import Settings
 from corral.stranded import Stranded
-from corral.subjects import Names, run_key
+from corral.subjects import Names, is_run_id, run_key
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +65,7 @@ class Reign:
         self._roster = roster
         self._group = group
         self._books = Books()
+        self._oddities = Oddities(log)
         self._restored = False
         """Whether the checkpoint is read: before that, no book is opened."""
         self._folded = 0
@@ -162,22 +162,25 @@ class Reign:
             for stored in batch:
                 kind, _, run_id = self._names.key_of(stored.subject).partition(".")
                 try:
+                    if not is_run_id(run_id):
+                        raise Unreadable("a key", "it is of no run")
                     if kind == "run":
                         self._on_record(run_id, stored.data, stored.sequence, gone=stored.operation is not None)
                     elif stored.operation is None and not self._books.has_ended(run_id):
+                        marker = decode_marker(stored.data)
                         book = self._books.of(run_id)
-                        book.marker = decode_marker(stored.data)
+                        book.marker = marker
                         self._ending.look_at(book)
-                except msgspec.DecodeError as error:
-                    log.error(
-                        "a key that cannot be read is ignored", extra={"key": stored.subject, "error": str(error)}
+                except Unreadable as error:
+                    self._oddities.note(
+                        "a key that cannot be read is ignored", key=stored.subject[:200], error=str(error)
                     )
 
     def _on_record(self, run_id: str, data: bytes, revision: int, *, gone: bool) -> None:
         if gone:
             self._books.forget(run_id)
             return
-        record = decode_record(data)
+        record = decode_record(data, run_id)
         if not record.live:
             self._books.close(run_id, revision)
             return
@@ -244,19 +247,19 @@ class Reign:
                 run_id = self._names.run_of_event(stored.subject)
                 if self._books.has_ended(run_id):
                     continue
-                book = self._books.of(run_id)
                 try:
-                    book.take(decode_event(stored.data, stored.subject), stored.sequence, stored.time)
+                    event = decode_event(stored.data, stored.subject)
+                    book = changed[run_id] = self._books.of(run_id)
+                    book.take(event, stored.sequence, stored.time)
                 except Exception as error:  # noqa: BLE001  # one absurd event must not stop the counting of all runs
-                    log.error(
-                        "an event that cannot be read is ignored", extra={"seq": stored.sequence, "error": str(error)}
+                    self._oddities.note(
+                        "an event that cannot be read is ignored", seq=stored.sequence, error=str(error)
                     )
-                changed[run_id] = book
             self._last = batch[-1]
             self._writer.touch(changed)
             now = time.monotonic()
             for book in changed.values():
-                if book.record is not None:  # else it is to be looked up soon
+                if book.record is not None:  # else it is looked up in the end, however many events come
                     book.moved_at = now
                 self._ending.look_at(book)
             await self._reached(batch[-1].sequence)
@@ -319,8 +322,13 @@ class Reign:
         if entry is None:
             if book.record is None:
                 self._books.forget(book.run_id)
-        else:
+            return
+        try:
             self._on_record(book.run_id, entry.value, entry.revision, gone=False)
+        except Unreadable as error:
+            self._oddities.note("a run whose record cannot be read is left alone", run=book.run_id, error=str(error))
+            if book.record is None:
+                self._books.forget(book.run_id)
 
     async def _look_for_stranded(self) -> None:
         """Find messages that the server has forgotten."""

@@ -10,10 +10,12 @@ States of a record (`Record.state`); `starting` and `aborted` occur only with a 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from corral.decoding import Natural, decoder
+from corral.errors import Unreadable
 from corral.events import Receipt
 from corral.ledger import Counts, Ledger, TaskState
 
@@ -24,26 +26,31 @@ ENDED: tuple[Status, ...] = ("success", "failed", "interrupted")
 """The statuses that are final, until a retry."""
 
 
+RunId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+TopicName = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_-]+(\.[a-z0-9_-]+)*\Z", max_length=128)]
+"""Checked when a record is read, so that no subject is ever made of something else."""
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What is stored under `run.<id>`. Written by compare-and-set only, by whoever takes the next step.
 
     Times are seconds since the epoch.
     """
 
-    id: str
-    topic: str
+    id: RunId
+    topic: TopicName
     body: msgspec.Raw
     state: State
     created_at: float
     unique: str | None = None
-    round: int = 0
-    claim: tuple[int, int] | None = None
+    round: Natural = 0
+    claim: tuple[Natural, Natural] | None = None
     """(round, stream sequence) of the one message that may be the root of that round."""
     started_at: float | None = None
     finished_at: float | None = None
     updated_at: float | None = None
     """When the counts were written."""
-    seq: int = 0
+    seq: Natural = 0
     """Stream sequence of the last event in the counts."""
     status: str = ""
     """The outcome, once `state` is final."""
@@ -53,7 +60,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     interrupted_by: str | None = None
     interrupt_reason: str | None = None
     receipt: Receipt | None = None
-    resent: int = 0
+    resent: Natural = 0
     """Of a run that a retry brings back: up to this stream sequence the tasks of stored errors have their messages."""
 
     @property
@@ -101,7 +108,7 @@ class Marker(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What is stored under `interrupt.<run>`: from this round on downwards, nothing of the run is executed any more."""
 
     kind: Literal["stop", "over"]
-    round: int = 0
+    round: Natural = 0
     by: str = ""
     reason: str | None = None
     at: float = 0.0
@@ -156,17 +163,17 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     id: str
     pool: str
     host: str
-    pid: int
+    pid: Natural
     topics: list[str]
-    slots: int
+    slots: Natural
     started_at: float
     version: str
-    rss: int = 0
-    running: dict[str, dict[str, int]] = {}
+    rss: Natural = 0
+    running: dict[str, dict[str, Natural]] = {}
     """Tasks that are executed now, by run and topic, without roots."""
     roots: list[str] = []
     """Runs whose root is executed now."""
-    markers: int = 0
+    markers: Natural = 0
     """Revision of the last marker that was seen."""
     stopping: list[str] = []
     """Runs with a seen marker of which something still runs, or is not settled."""
@@ -263,8 +270,8 @@ def worker_status(beat: Beat, seen_at: float) -> WorkerStatus:
 
 
 def moment(seconds: float) -> datetime:
-    """Seconds since the epoch as a datetime in UTC, to the millisecond."""
-    return datetime.fromtimestamp(round(seconds, 3), UTC)
+    """Seconds since the epoch as a datetime in UTC, to the millisecond; absurd ones as the nearest that there is."""
+    return datetime.fromtimestamp(round(min(max(seconds, 0.0), _LAST_MOMENT), 3), UTC)
 
 
 def maybe_moment(seconds: float | None) -> datetime | None:
@@ -278,7 +285,7 @@ def plain(value: Any) -> Any:
         case datetime():
             return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         case msgspec.Raw():
-            return msgspec.json.decode(value)
+            return _plain_json(value)
         case msgspec.Struct():
             return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
         case dict():
@@ -289,25 +296,43 @@ def plain(value: Any) -> Any:
             return value
 
 
-_decode_record = msgspec.json.Decoder(Record).decode
-_decode_beat = msgspec.json.Decoder(Beat).decode
-_decode_marker = msgspec.json.Decoder(Marker).decode
+_decode_any = decoder(Any, "a body")
+_LAST_MOMENT = 253_402_300_799.0
+"""The last second of the year 9999."""
+
+
+def _plain_json(raw: msgspec.Raw) -> Any:
+    """A body as it is; as text if a program that is not ours has stored what is no JSON."""
+    try:
+        return _decode_any(raw)
+    except Unreadable:
+        return bytes(raw).decode(errors="replace")
+
+
+_decode_record = decoder(Record, "a run's record")
+_decode_beat = decoder(Beat, "a heartbeat")
+_decode_marker = decoder(Marker, "a marker")
 _encode = msgspec.json.Encoder().encode
 
 
-def decode_record(data: bytes) -> Record:
-    """The record in `data`; msgspec.DecodeError if there is none."""
-    return _decode_record(data)
+def decode_record(data: bytes, run_id: str | None = None) -> Record:
+    """The record in `data`; Unreadable if there is none, or if it is of another run than `run_id`."""
+    record: Record = _decode_record(data)
+    if run_id not in (None, record.id):
+        raise Unreadable(f"the record of run {run_id}", f"it names run {record.id!r}")
+    return record
 
 
 def decode_beat(data: bytes) -> Beat:
-    """The heartbeat in `data`; msgspec.DecodeError if there is none."""
-    return _decode_beat(data)
+    """The heartbeat in `data`; Unreadable if there is none."""
+    beat: Beat = _decode_beat(data)
+    return beat
 
 
 def decode_marker(data: bytes) -> Marker:
-    """The marker in `data`; msgspec.DecodeError if there is none."""
-    return _decode_marker(data)
+    """The marker in `data`; Unreadable if there is none."""
+    marker: Marker = _decode_marker(data)
+    return marker
 
 
 def encode(value: Record | Beat | Marker) -> bytes:

@@ -7,12 +7,14 @@ The bytes say all that the ledger knows, up to the sequence of the last event th
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import msgspec
 
 from corral import bitmap
 from corral.batch import Batch, Cap
 from corral.bitmap import Bitmap
+from corral.decoding import packed_decoder
 from corral.events import Interrupted, Receipt, Reopened
 from corral.ledger import Ledger
 from corral.messages import TaskId
@@ -74,7 +76,7 @@ class _Ledger(msgspec.Struct, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Ledger).decode
+_decode: Callable[[bytes], _Ledger] = packed_decoder(_Ledger, "a snapshot")
 
 
 def freeze(ledger: Ledger) -> bytes:

@@ -26,7 +26,7 @@ from corral.messages import ROOT, TaskId, body_limit, check_body, check_json, en
 from corral.processor import Processor, Topic, target_name
 from corral.runs import Record, decode_record, encode
 from corral.settings import Settings
-from corral.subjects import Names, check_key, check_run_id, run_key, topic_key, unique_key
+from corral.subjects import Names, check_key, check_run_id, holder_of, run_key, topic_key, unique_key
 from corral.system import new_run_id, short_id
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Starter:
         entry = await self._records.get(unique_key(key), leader=True)
         if entry is None:
             return None
-        run_id = entry.value.decode()
+        run_id = holder_of(entry.value)
         held = await self._records.get(run_key(run_id), leader=True)
         return run_id if held is not None and decode_record(held.value).live else None
 
@@ -178,7 +178,7 @@ class Starter:
         entry = await self._records.get(run_key(run_id), leader=True)
         if entry is None:
             raise RunExists(run_id)
-        record = decode_record(entry.value)
+        record = decode_record(entry.value, run_id)
         if record.topic != topic or bytes(record.body) != body:
             raise RunExists(run_id)
         return record, entry.revision
@@ -196,7 +196,7 @@ class Starter:
                 if entry is None:
                     await self._records.create(name, run_id.encode())
                     return None
-                holder = entry.value.decode()
+                holder = holder_of(entry.value)
                 if holder != run_id:
                     held = await self._records.get(run_key(holder), leader=True)
                     if held is not None and decode_record(held.value).live:
@@ -218,7 +218,7 @@ class Starter:
             entry = await self._records.get(run_key(record.id), leader=True)
             if entry is None:
                 return msgspec.structs.replace(record, state="aborted"), revision
-            return decode_record(entry.value), entry.revision
+            return decode_record(entry.value, record.id), entry.revision
 
     async def _publish_root(self, record: Record, revision: int, *, undo: bool) -> None:
         """With `undo` a start that the server has no room for did not happen; else it was accepted before."""
@@ -239,7 +239,7 @@ class Starter:
         if record.unique is None:
             return
         entry = await self._records.get(unique_key(record.unique), leader=True)
-        if entry is not None and entry.value.decode() == record.id:
+        if entry is not None and holder_of(entry.value) == record.id:
             try:
                 await self._records.delete(entry.key, entry.revision)
             except Conflict:

@@ -117,7 +117,7 @@ class Stranded:
     async def _release(self, run_id: str, round: int, sequence: int) -> bool:
         """Let another message be the run's root; False if the record says otherwise."""
         entry = await self._records.get(run_key(run_id), leader=True)
-        record = decode_record(entry.value) if entry is not None else None
+        record = decode_record(entry.value, run_id) if entry is not None else None
         if entry is None or record is None or record.round != round:
             return False
         if record.state == "queued":

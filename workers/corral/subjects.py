@@ -15,6 +15,7 @@ from corral.errors import BadName
 
 _TOPIC = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY = re.compile(r"[A-Za-z0-9_/=+-]+(\.[A-Za-z0-9_/=+-]+)*")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,32}")
 TOPIC_LIMIT = 128
 KEY_LIMIT = 1024
@@ -35,6 +36,32 @@ def check_run_id(run_id: str) -> str:
     return run_id
 
 
+def is_topic(text: str) -> bool:
+    """Whether `text` may be a topic."""
+    return len(text) <= TOPIC_LIMIT and _TOPIC.fullmatch(text) is not None
+
+
+def is_run_id(text: str) -> bool:
+    """Whether `text` may be a run's id. What comes in a subject may be anything, `*` included."""
+    return _RUN.fullmatch(text) is not None
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` may be a key of the bucket: one, and not a pattern that fits many."""
+    return _KEY.fullmatch(text) is not None
+
+
+def run_and_kind(subject: str) -> tuple[str, str]:
+    """Of which run the events on a subject are, and of what kind; empty where it does not say that."""
+    _, _, run_id, kind, *_ = [*subject.split(".", 4), "", "", "", ""]
+    return run_id, kind
+
+
+def holder_of(value: bytes) -> str:
+    """The run that a unique key's value names, as it stands there; what is no text names none."""
+    return value.decode(errors="replace")
+
+
 def check_namespace(namespace: str) -> str:
     """`namespace` itself; BadName if it is not one."""
     if not _NAMESPACE.fullmatch(namespace):
@@ -46,7 +73,7 @@ def check_key(key: str) -> str:
     """`key` itself; BadName if it is empty, too long or not encodable."""
     try:
         size = len(key.encode())
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, AttributeError):
         raise BadName("unique key", key, "text that can be encoded as UTF-8") from None
     if not 0 < size <= KEY_LIMIT:
         raise BadName("unique key", key, f"1 to {KEY_LIMIT:,} bytes of text")
@@ -99,8 +126,8 @@ class Names:
         return f"{self.namespace}.task.>"
 
     def split_task(self, subject: str) -> tuple[str, str]:
-        """(run id, topic) of a task's subject."""
-        _, _, run_id, topic = subject.split(".", 3)
+        """(run id, topic) of a task's subject; either may be anything, or empty."""
+        _, _, run_id, topic, *_ = [*subject.split(".", 3), "", "", ""]
         return run_id, topic
 
     def consumer(self, topic: str) -> str:
@@ -127,7 +154,7 @@ class Names:
         return f"{self.namespace}.event.>"
 
     def run_of_event(self, subject: str) -> str:
-        return subject.split(".", 3)[2]
+        return run_and_kind(subject)[0]
 
     # --- keys
     def key(self, key: str) -> str:

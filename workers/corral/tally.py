@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import msgspec
 
+from corral.decoding import Number
+
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks by state; `total == pending + running + success + error + interrupted`, always."""
 
-    total: int = 0
-    pending: int = 0
-    running: int = 0
-    retrying: int = 0
+    total: Number = 0
+    pending: Number = 0
+    running: Number = 0
+    retrying: Number = 0
     """The part of `pending` that waits for its next attempt."""
-    success: int = 0
-    error: int = 0
-    interrupted: int = 0
+    success: Number = 0
+    error: Number = 0
+    interrupted: Number = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(

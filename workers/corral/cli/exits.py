@@ -66,6 +66,8 @@ def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for
             return Explained(NO_SERVER, _about_server(error))
         case errors.Unconfirmed() | errors.EventsExpired() | TimedOut():
             return Explained(UNKNOWN)
+        case errors.Unreadable():
+            return Explained(UNKNOWN, ["Was it stored by a newer version? `corral --version` says which one this is."])
         case errors.RunNotFound() | errors.AmbiguousRun() | errors.NotEnded():
             return Explained(WRONG, _about_run(error))
         case errors.AlreadyRunning():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
+from corral.decoding import decoder
 from corral.errors import ApiError, StorageFull, WrongLastSequence
 from corral.jetstream.connection import Connection
 from corral.jetstream.subscription import Message, Subscription
@@ -91,7 +93,7 @@ class _Ack(msgspec.Struct):
     error: _Error | None = None
 
 
-_decode = msgspec.json.Decoder(_Ack).decode
+_decode: Callable[[bytes], _Ack] = decoder(_Ack, "an acknowledgement")
 
 
 def sequence_of(subject: str, data: bytes) -> int:

@@ -21,6 +21,7 @@ import nats.errors
 from nats.aio.client import Client as NatsClient
 
 from corral.credentials import API_PREFIX, INBOX_PREFIX, Access
+from corral.decoding import decoder
 from corral.errors import ApiError, BadName, NoServer, PermissionDenied, TooLarge
 from corral.jetstream.link import Link, reason_of
 from corral.jetstream.requests import Requests
@@ -36,6 +37,7 @@ _SMALL = 1000  # characters and bytes of a message without headers, up to which 
 _CONTROL_LINE = 4000  # bytes for subject and reply; the server cuts the connection at a line of 4096
 _JETSTREAM_UNAVAILABLE = 10008
 _UNAVAILABLE_WAIT = 0.25
+_decode_answer = decoder(dict[str, Any], "the server's answer")
 _DENIED = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"]*)"')
 
 
@@ -253,7 +255,7 @@ class Connection:
         while True:
             left = max(deadline - time.monotonic(), 0.001)
             reply = await self.request(self.api_subject(suffix), payload, timeout=left, resend=True)
-            answer: dict[str, Any] = msgspec.json.decode(reply.data)
+            answer: dict[str, Any] = _decode_answer(reply.data)
             error = answer.get("error")
             if error is None:
                 return answer

@@ -14,7 +14,7 @@ from corral.jetstream import direct
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.reader import LAST_PER_SUBJECT, Reader
-from corral.subjects import Names
+from corral.subjects import Names, is_key
 
 # Seconds for which a deleted key leaves a tombstone. Whoever watches has long seen it by then.
 _TOMBSTONE_TTL = 3600.0
@@ -43,7 +43,7 @@ class Records:
         self._names = names
 
     async def get(self, key: str, *, leader: bool = False) -> Entry | None:
-        """The value of `key`; None if there is none, or no longer.
+        """The value of `key`; None if there is none, or no longer, or if it is no key but a pattern of some.
 
         Without `leader` a replica answers, which may be behind: for display, or before a compare-and-set.
         """
@@ -110,6 +110,8 @@ class Records:
         return Reader(self._connection, self._names.bucket_stream, [self._names.key(pattern)], start=LAST_PER_SUBJECT)
 
     async def _last(self, key: str, *, leader: bool) -> direct.Stored | None:
+        if not is_key(key):
+            return None  # the server would answer with some other key
         ask = direct.leader_last if leader else direct.last
         return await ask(self._connection, self._names.bucket_stream, self._names.key(key))
 

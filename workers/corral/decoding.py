@@ -1,0 +1,69 @@
+"""Decoding what others have stored or sent: a value, or `Unreadable`; whatever the bytes are.
+
+msgspec itself raises other errors for some of them: RecursionError where brackets are nested too deeply, UnicodeError
+for text that is none. In the loops that read for everybody, such an error would end much more than one message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+
+from corral.errors import Unreadable
+
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A count or a number, as all languages have them."""
+
+Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+Data = bytes | msgspec.Raw
+
+
+def decoder(type: Any, what: str) -> Callable[[Data], Any]:
+    """A function that decodes JSON to `type`, or raises Unreadable; `what` names it there."""
+    return _checked(msgspec.json.Decoder(type).decode, what)
+
+
+def packed_decoder(type: Any, what: str) -> Callable[[Data], Any]:
+    """As `decoder`, of MessagePack."""
+    return _checked(msgspec.msgpack.Decoder(type).decode, what)
+
+
+def _checked(decode: Callable[[Data], Any], what: str) -> Callable[[Data], Any]:
+    def checked(data: Data) -> Any:
+        try:
+            return decode(data)
+        except RecursionError:
+            raise Unreadable(what, "nested too deeply") from None
+        except (ValueError, OverflowError) as error:  # msgspec's own and UnicodeError are ValueErrors
+            raise Unreadable(what, str(error)) from None
+
+    return checked
+
+
+# --- how deep JSON may be -----------------------------------------------------------------------------
+
+DEEPEST = 200
+"""Levels that a message may have: what is deeper, a worker or a reader in another language might not decode."""
+
+
+_ESCAPES = re.compile(rb"\\.", re.DOTALL)
+_STRINGS = re.compile(rb'"[^"]*"')
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
+
+
+def too_deep(body: bytes) -> bool:
+    """Whether JSON is nested more deeply than DEEPEST."""
+    if len(body) <= 2 * DEEPEST or body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return False
+    plain = _ESCAPES.sub(b"", body) if b"\\" in body else body
+    brackets = _STRINGS.sub(b"", plain.translate(_BRACKETS, _OTHERS))
+    for _ in range(DEEPEST):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")  # the innermost level
+    return bool(brackets)
