@@ -6,10 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
+from corral.checkpoint_reading import read_checkpoint
+from corral.checkpoints import Anchor
 from corral.client import Client
 from corral.errors import NoServer
+from corral.messages import parse_task
+from corral.subjects import LEDGER_ANCHOR_KEY, Names
 from corral_tui.app import Dashboard
 from corral_tui.feed import Feed
 from corral_tui.fold import Detail
@@ -20,6 +25,7 @@ from tests.system.apps.again import Family, keyed
 from tests.system.apps.fanout import DISPATCH, Many
 from tests.system.pools import System
 from tests.system.stage import within
+from tests.system.test_checkpoints import anchored, forge
 from tests.tui.drawn import drawn_lines
 
 
@@ -101,6 +107,66 @@ async def test_a_run_that_begins_while_it_is_watched_is_counted_from_its_first_e
         run = await (await system.client()).start(DISPATCH, Many(200))
         ended = await watch.run(run.id, lambda view: view.ended, "the end of the run")
         assert (ended.status, ended.counts.total, ended.counts.success) == ("success", 200, 200)
+
+
+async def test_a_live_run_is_opened_from_the_bookkeepers_checkpoint(system: System) -> None:
+    system.set(checkpoint_interval=0.1)
+    await system.pool("fanout")
+    client = await system.client()
+    run = await client.start(DISPATCH, Many(400, hold=300, bad=4))
+    held = await system.stage.arrival("dispatching")
+    status = await system.reached(run, lambda status: status.success == 296, "the ends of what it has sent")
+    anchor = await anchored(client, status.seq)
+    names = Names(system.settings.namespace)
+    gone = {"seq": anchor.sequence + 1, "filter": names.event(run.id, "ended")}
+    assert (await client.connection.api(f"STREAM.PURGE.{names.events_stream}", gone))["purged"] > 0
+    async with watched(system.url, system.settings.namespace) as watch:
+        live = await watch.run(run.id, lambda view: view.folded, "the run, counted here")
+        assert (live.counts.total, live.counts.success, live.counts.error) == (300, 296, 4)
+        held.answer()
+        ended = await watch.run(run.id, lambda view: view.ended, "the end of the run")
+        assert (ended.status, ended.counts.success, ended.counts.error) == ("failed", 396, 4)
+
+
+async def test_a_checkpoint_that_cannot_be_trusted_is_not_used(system: System) -> None:
+    system.set(checkpoint_interval=0.1)
+    await system.pool("fanout")
+    client = await system.client()
+    run = await client.start(DISPATCH, Many(40, hold=30))
+    held = await system.stage.arrival("dispatching")
+    status = await system.reached(run, lambda status: status.success == 30, "the ends of what it has sent")
+    await anchored(client, status.seq)
+    record = await client.operations.record(run.id)
+    found = await read_checkpoint(client, {run.id: record})
+    assert found is not None
+    assert found.ledgers[run.id].counts()[0].success == 30
+    for value in (b"{", msgspec.json.encode(Anchor(found.sequence, found.time, "of another event"))):
+        await forge(client, LEDGER_ANCHOR_KEY, value)
+        assert await read_checkpoint(client, {run.id: record}) is None
+        async with watched(system.url, system.settings.namespace) as watch:
+            live = await watch.run(run.id, lambda view: view.folded, "the run, counted from its events")
+            assert live.counts.success == 30
+    held.answer()
+    await system.audit(run)
+
+
+async def test_the_story_of_a_task_is_read_from_its_events(system: System) -> None:
+    await system.pool("fanout")
+    run = await (await system.client()).start(DISPATCH, Many(20, bad=3))
+    await system.audit(run)
+    async with watched(system.url, system.settings.namespace) as watch:
+        await watch.until(lambda state: state.runs() == [run.id], "the run")
+        watch.feed.look_at(run.id)
+        await watch.until(lambda state: state.agrees(run.id) is True, "all of its events")
+        detail = watch.feed.state.detail
+        assert detail is not None
+        (group,) = detail.groups.views(detail.fold.ledger.tree, detail.fold.ledger.sequence)
+        assert group.count == 3
+        story = await watch.feed.story(run.id, parse_task(group.sample.task))
+        kinds = [step.kind for step in story.steps]
+        assert kinds[:2] == ["batch", "queued"]
+        assert {"failed", "ended"} <= set(kinds)
+        assert story.errors[0].type == "ValueError"
 
 
 async def test_an_ended_run_can_be_looked_into(system: System) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -33,6 +34,8 @@ from corral_tui.theme import PLAIN, THEMES
 
 FRAME = 0.1
 """Seconds between two repaints: what happens in between is folded, and seen at once."""
+REMEMBERED = 10.0
+"""Seconds for which dropped frames are mentioned."""
 FLASH = 5.0
 """Seconds for which it is said what a key has done."""
 
@@ -75,8 +78,7 @@ class Dashboard(App[int], inherit_bindings=False):
         self.ordering = Ordering(self)
         self.frozen_at: float | None = None
         """When the view was frozen; None while it is live."""
-        self.late_frames = 0
-        """Repaints that came so late that others were left out: the terminal does not keep up."""
+        self._late: deque[tuple[float, int]] = deque(maxlen=100)
         self._flash: tuple[Line, float] = ((), 0.0)
         self._ticked_at: float | None = None
         self._progress: tuple[int | None, bool] = (None, False)
@@ -114,9 +116,17 @@ class Dashboard(App[int], inherit_bindings=False):
         self._show_progress()
 
     def _count_late_frames(self, at: float) -> None:
-        if self._frame is not None and self._ticked_at is not None:
-            self.late_frames += max(0, int((at - self._ticked_at) / self._frame) - 1)
+        before = self._ticked_at if self._ticked_at is not None else at
+        left_out = int((at - before) / self._frame) - 1 if self._frame is not None else 0
+        if left_out > 0:
+            self._late.append((at, left_out))
         self._ticked_at = at
+
+    @property
+    def late_frames(self) -> int:
+        """Repaints of the last seconds that were left out: the terminal, or this machine, does not keep up."""
+        since = (self._ticked_at or 0.0) - REMEMBERED
+        return sum(left_out for at, left_out in self._late if at > since)
 
     def _show_progress(self) -> None:
         """In the terminal's tab: of the watched run, or of all that is live."""

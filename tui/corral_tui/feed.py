@@ -3,7 +3,8 @@
 It lives on a thread and a loop of its own. A terminal that stops reading stops the loop that draws; the fold goes on.
 
     records ──> state.put_record      every run, and the counts of those that have ended
-    events  ──> state.apply           of all runs that are live, from before the oldest of them on
+    events  ──> state.apply           of all runs that are live, from the bookkeeper's checkpoint on, or from before the
+                                      oldest of them
     events  ──> state.detail.apply    of the one run that is looked at, all of them
     beats   ──> state.beat            workers, and what runs
 """
@@ -18,6 +19,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from corral.checkpoint_reading import Checkpoint, read_checkpoint
 from corral.client import Client, StoredEvent
 from corral.errors import CorralError
 from corral.events import Receipt
@@ -182,8 +184,13 @@ class Feed:
 
     async def _read_events(self, client: Client, records_read: asyncio.Event) -> None:
         await records_read.wait()
+        checkpoint = await self._resume(client)
+        if checkpoint is not None:
+            batches = client.read_events(behind=(checkpoint.sequence, checkpoint.time))
+        else:
+            batches = client.read_events(since=self.state.history_from)
         position = 0
-        async for batch in client.read_events(since=self.state.history_from):
+        async for batch in batches:
             if batch and batch[0].seq <= position:
                 with self.lock:  # the server has lost what came last, and begins again
                     self.state.restart()
@@ -195,6 +202,19 @@ class Feed:
                         self.state.apply(stored.run_id, stored.seq, stored.at, stored.event, now)
                 self.changed()
                 await asyncio.sleep(0)
+
+    async def _resume(self, client: Client) -> Checkpoint | None:
+        """Take over what the bookkeeper has folded, so that only what was stored since has to be read."""
+        with self.lock:
+            live = {record.id: record for record in self.state.records.values() if record.live}
+        try:
+            checkpoint = await read_checkpoint(client, live) if live else None
+        except CorralError:
+            return None  # not ours to read: events say the same, if it takes longer
+        if checkpoint is not None:
+            with self.lock:
+                self.state.resume(checkpoint.ledgers, checkpoint.doubtful)
+        return checkpoint
 
     async def _read_beats(self, client: Client) -> None:
         def heard(beat: Beat, at: float) -> None:

@@ -20,6 +20,8 @@ def plural(number: int, noun: str, many: str = "") -> str:
 def short(seconds: float) -> str:
     """A time in one unit, at most five characters: `84 ms`, `9 s`, `12 m`, `3 h`, `5 d`."""
     seconds = max(0.0, seconds)
+    if 0 < seconds < 0.0005:
+        return f"{seconds * 1e6:.0f} µs"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < MINUTE:

@@ -88,8 +88,6 @@ class Detail:
         """By worker."""
         self.seen_events = 0
         self.seen_errors = 0
-        self.began_at = 0
-        """The event of the checkpoint from which its events are read; 0: all of them are."""
         self.caught_up = False
         """All that was stored when it was opened has been read."""
         self._stragglers: tuple[float, Stragglers] = (0.0, NONE)

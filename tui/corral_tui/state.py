@@ -6,7 +6,8 @@ is looked at the last events and errors in rings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -14,6 +15,7 @@ from corral.events import AnyEvent
 from corral.ledger import Counts, Ledger
 from corral.runs import Beat, Record, Status, outcome, public_status
 from corral_tui.fold import Detail, Fold
+from corral_tui.forecast import stalled_for
 from corral_tui.pulse import Pulse
 from corral_tui.values import Link, RunView, ShareView, Truth, WorkerView
 
@@ -99,8 +101,17 @@ class State:
         if record is None and fold.ledger.over:
             del self.folds[run_id]  # nobody will ask for it: the record has expired
 
+    def resume(self, ledgers: Mapping[str, Ledger], doubtful: Collection[str]) -> None:
+        """Go on from a checkpoint: of live runs all is known up to its event, but of the doubtful ones."""
+        for run_id, fold in self.folds.items():
+            ledger = ledgers.get(run_id)
+            if ledger is not None:
+                fold.ledger = ledger
+            fold.complete = run_id not in doubtful
+
     def restart(self) -> None:
-        """All events are about to come again: the server has lost its last ones."""
+        """All events are about to come again, from the first on: the server has lost its last ones."""
+        self.history_from = 0.0
         self.folds.clear()
         for record in self.records.values():
             if record.live:
@@ -140,6 +151,15 @@ class State:
         if detail.fold.ledger.round != record.round or not detail.fold.ledger.over:
             return None
         return detail.fold.ledger.counts()[0] == record.counts
+
+    def ledger(self, run_id: str) -> Ledger | None:
+        """All that is known of a run: by its own events if they were read, or else by the checkpoint and since."""
+        detail, fold = self.detail, self.folds.get(run_id)
+        if detail is not None and detail.run_id == run_id and detail.caught_up:
+            return detail.fold.ledger
+        if fold is not None and fold.complete and fold.ledger.sequence:
+            return fold.ledger
+        return detail.fold.ledger if detail is not None and detail.run_id == run_id else None
 
     def pulse(self, run_id: str) -> Pulse | None:
         """The ends of a run over time, as far as its events were read."""
@@ -265,7 +285,7 @@ class State:
         calm_rate = fold.pulse.rate(now + self.skew, ETA_WINDOW)
         order = ledger.interrupt
         moving = left and calm_rate and order is None
-        return RunView(
+        view = RunView(
             id=record.id,
             topic=record.topic,
             status=_live_status(record, ledger),
@@ -285,6 +305,9 @@ class State:
             interrupt_reason=order.reason if order else record.interrupt_reason,
             receipt=ledger.receipt or record.receipt,
         )
+        if not moving and stalled_for(view, fold.pulse, ledger, now + self.skew) is not None:
+            return replace(view, stalled=True)
+        return view
 
     def _fresh(self, now: float, seconds: float) -> Iterator[tuple[Beat, float]]:
         return ((beat, seen_at) for beat, seen_at in self._beats.values() if now - seen_at <= seconds)

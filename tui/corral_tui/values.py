@@ -55,6 +55,8 @@ class RunView:
     """Ends per second: of the last seconds while it is live, and on average when it has ended."""
     eta: float | None = None
     """Seconds until all that is known has ended, at the present rate."""
+    stalled: bool = False
+    """Nothing has ended for long, although there is something to do."""
     interrupted_by: str | None = None
     interrupt_reason: str | None = None
     receipt: Receipt | None = None

@@ -10,9 +10,8 @@ from corral.ledger import Ledger
 from corral_tui import figures
 from corral_tui.code import json_line, trace_line
 from corral_tui.columns import NARROW, WIDE
-from corral_tui.fold import Detail
 from corral_tui.forecast import forecast, stalled_for
-from corral_tui.fronts import NONE
+from corral_tui.fronts import Stragglers
 from corral_tui.pulse import Pulse
 from corral_tui.spans import Line, Span, bar, joined, line, number, percent, spark, status
 from corral_tui.text import clean
@@ -54,7 +53,7 @@ def truth_right(truth: Truth, now: float, width: int, *, frozen_at: float | None
         case "offline":
             return line((f"○ offline {since}", "error"))
         case "live":
-            return (*joined(_honest(truth, width, late_frames), ("  ", "text")), ("  ", "text"), *_live(link))
+            return joined([*_honest(truth, width, late_frames), _live(link)], ("  ", "text"))
 
 
 def _live(link: Link) -> Line:
@@ -145,7 +144,9 @@ def proof(run: RunView, *, agrees: bool | None, short: bool = False) -> Line:
     return line((f"✓ {word}{at}", "success"))
 
 
-def run_pulse(run: RunView, pulse: Pulse | None, detail: Detail | None, now: float, width: int) -> list[Line]:
+def run_pulse(
+    run: RunView, pulse: Pulse | None, ledger: Ledger | None, *, late: Stragglers, now: float, width: int
+) -> list[Line]:
     """How fast it goes: the last minute or so, rate and ETA; and how long tasks take, if there is room for it.
 
     `now` is by the server's clock; of an ended run its last minute is shown.
@@ -156,16 +157,15 @@ def run_pulse(run: RunView, pulse: Pulse | None, detail: Detail | None, now: flo
         values = pulse.columns(end, 60 if width >= WIDE else 30)
         columns = spark(values, "accent-dim" if run.ended else "running")
     rate = line((figures.rate(run.rate), "dim" if run.ended else "strong"), (" on average" if run.ended else "", "dim"))
-    late = detail.stragglers(now) if detail else NONE
     pace = [
         columns,
         rate if run.rate else (),
-        _eta(run, pulse, detail.fold.ledger if detail else None, now),
+        _eta(run, pulse, ledger, now),
         line((f"{figures.count(run.counts.retrying)} retrying", "warning")) if run.counts.retrying else (),
     ]
     times = []
-    if detail is not None:
-        times = [_latency("run", detail.fold.ledger.durations), _latency("wait", detail.fold.ledger.waits)]
+    if ledger is not None:
+        times = [_latency("run", ledger.durations), _latency("wait", ledger.waits)]
     if late.count and not run.ended:
         times.append(
             line((figures.plural(late.count, "straggler"), "warning"), (f" over {figures.long(late.after)}", "dim"))

@@ -74,7 +74,7 @@ class Loaded(NamedTuple):
     """Runs whose ledger cannot be used: their history has to be read."""
 
 
-class _Head(msgspec.Struct, frozen=True, array_like=True):
+class Head(msgspec.Struct, frozen=True, array_like=True):
     """What stands under `ledger.run.<run>`."""
 
     version: int
@@ -98,9 +98,9 @@ class _Saved(NamedTuple):
     """Keys and revisions."""
 
 
-_decode_anchor = msgspec.json.Decoder(Anchor).decode
+decode_anchor = msgspec.json.Decoder(Anchor).decode
 _encode_anchor = msgspec.json.Encoder().encode
-_decode_head = msgspec.msgpack.Decoder(_Head).decode
+decode_head = msgspec.msgpack.Decoder(Head).decode
 _encode_head = msgspec.msgpack.Encoder().encode
 
 
@@ -139,7 +139,7 @@ class Checkpoints:
         if entry is None:
             return None
         try:
-            anchor = _decode_anchor(entry.value)
+            anchor = decode_anchor(entry.value)
         except msgspec.DecodeError:
             anchor = None
         if anchor is not None and anchor.version == _VERSION:
@@ -156,7 +156,7 @@ class Checkpoints:
 
     async def _load_one(self, loaded: Loaded, record: Record, entry: Entry, entries: Mapping[str, Entry]) -> None:
         try:
-            head = _decode_head(entry.value)
+            head = decode_head(entry.value)
             keys = [ledger_part_key(record.id, head.token, number) for number in range(head.parts)]
             data = b"".join([entries[key].value for key in keys]) if keys else head.data
             # Of a round that is over, the ledger was not brought up to date any more.
@@ -207,7 +207,7 @@ class Checkpoints:
             return
         key, before = ledger_key(book.run_id), self._saved.get(book.run_id)
         round, sequence, data = book.record.round, book.ledger.sequence, freeze(book.ledger)
-        head, parts = await self._store_parts(book.run_id, _Head(_VERSION, round, sequence, data))
+        head, parts = await self._store_parts(book.run_id, Head(_VERSION, round, sequence, data))
         try:
             revision = await self._write(key, _encode_head(head), before.revision if before else 0)
         except Conflict:
@@ -221,7 +221,7 @@ class Checkpoints:
         if before is not None:
             await self._remove(before.parts)
 
-    async def _store_parts(self, run_id: str, head: _Head) -> tuple[_Head, list[tuple[str, int]]]:
+    async def _store_parts(self, run_id: str, head: Head) -> tuple[Head, list[tuple[str, int]]]:
         """The head to write; what does not fit into it is written already, under keys of its own."""
         if len(head.data) <= self._part:
             return head, []
@@ -252,9 +252,9 @@ class Checkpoints:
                 log.debug("a ledger was written meanwhile", extra={"key": key})
 
 
-def _is_newer(value: bytes, than: _Head) -> bool:
+def _is_newer(value: bytes, than: Head) -> bool:
     try:
-        head = _decode_head(value)
+        head = decode_head(value)
     except msgspec.DecodeError:
         return False
     return (head.version, head.round) == (than.version, than.round) and head.sequence >= than.sequence

@@ -26,7 +26,7 @@ from corral.events import AnyEvent, Failed, Receipt, Reopened, RunEnded, decode_
 from corral.gate import Gated
 from corral.history import Tasks
 from corral.jetstream.connection import Connection, Message
-from corral.jetstream.reader import Reader, Since, Stored
+from corral.jetstream.reader import Behind, Reader, Since, Stored
 from corral.jetstream.streams import ensure
 from corral.jetstream.topology import consumers, purge, queue_counts, subject_events
 from corral.messages import task_text
@@ -359,15 +359,22 @@ class Client:
             await reader.close()
 
     async def read_events(
-        self, *, since: float | None = None, run_id: str | None = None
+        self,
+        *,
+        since: float | None = None,
+        behind: tuple[int, float] | None = None,
+        run_id: str | None = None,
     ) -> AsyncIterator[list[StoredEvent]]:
         """Events of all runs or of one, in batches, from a time on (seconds since the epoch). Never ends.
 
-        Without a time from the first one on. An empty batch says that all that was stored before has been handed out.
+        `behind` is (sequence, time) of an event: what was stored after it, or everything from the first event on if
+        that event turns out to be lost. Without either from the first one on. An empty batch says that all that was
+        stored before has been handed out.
         """
         names = self.operations.names
         wanted = names.all_events if run_id is None else names.run_events(run_id)
-        reader = self._event_reader(wanted, 1 if since is None else Since(since))
+        start = Behind(*behind) if behind is not None else 1 if since is None else Since(since)
+        reader = self._event_reader(wanted, start)
         try:
             async for batch in _batches(reader):
                 yield self._decode(batch)
@@ -416,7 +423,7 @@ class Client:
             await close()
         return list(heard.values())
 
-    def _event_reader(self, subject: str, start: int | Since) -> Reader:
+    def _event_reader(self, subject: str, start: int | Since | Behind) -> Reader:
         return Reader(self.connection, self.operations.names.events_stream, [subject], start=start)
 
     def _decode(self, batch: list[Any]) -> list[StoredEvent]:

@@ -11,6 +11,7 @@ from textual.widget import Widget
 
 from corral_tui import view
 from corral_tui.fold import Detail
+from corral_tui.fronts import NONE
 from corral_tui.screens.base import LiveScreen
 from corral_tui.screens.task import TaskScreen
 from corral_tui.screens.workers import WorkersScreen
@@ -129,7 +130,8 @@ class RunScreen(LiveScreen):
         state = self.dashboard.source.state
         width = self.size.width - 2
         space: list[Line] = [()] if self._roomy else []
-        read = detail if detail is not None and detail.caught_up else None
+        server_now = now + state.skew
+        late = detail.stragglers(server_now) if detail is not None and detail.caught_up else NONE
         lines: list[Line] = [
             *space,
             view.run_title(run, now),
@@ -137,7 +139,9 @@ class RunScreen(LiveScreen):
             view.run_bar(run, width),
             *space,
             *view.conservation(run, width, agrees=state.agrees(self.run_id)),
-            *view.run_pulse(run, state.pulse(self.run_id), read, now + state.skew, width),
+            *view.run_pulse(
+                run, state.pulse(self.run_id), state.ledger(self.run_id), late=late, now=server_now, width=width
+            ),
         ]
         if note := view.run_note(run, served=run.topic in state.served(now)):
             lines.append(note)

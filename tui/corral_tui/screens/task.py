@@ -55,7 +55,7 @@ class TaskScreen(LiveScreen):
     def repaint(self, now: float) -> None:
         state = self.dashboard.source.state
         run = state.run(self.run_id, now)
-        ledger = state.detail.fold.ledger if state.detail is not None and state.detail.run_id == self.run_id else None
+        ledger = state.ledger(self.run_id)
         title: Line = line(("task ", "dim"), (task_text(self.task_id), "strong"))
         if run is not None:
             title = (*title, ("  of  ", "dim"), (run.topic, "strong"), ("  ", "text"), (run.id, "accent"))

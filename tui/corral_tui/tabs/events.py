@@ -32,8 +32,6 @@ class EventsTab(Tab):
 
     def hint(self, detail: Detail) -> str:
         kept, seen = len(detail.events), detail.seen_events
-        if detail.began_at:
-            return f"since event {figures.count(detail.began_at)}: a checkpoint stood for what came before"
         return f"the last {figures.count(kept)} of {figures.count(seen)}" if seen > kept else ""
 
     def paint(self, run: RunView, detail: Detail | None, now: float) -> None:

@@ -39,9 +39,8 @@ class TasksTab(Tab):
         return f"Tasks {figures.count(run.counts.total)}"
 
     def paint(self, run: RunView, detail: Detail | None, now: float) -> None:
-        del run
-        if detail is not None:
-            ledger = detail.fold.ledger
+        ledger = self.dashboard.source.state.ledger(run.id)
+        if ledger is not None and detail is not None:
             sequence, at = self._updated
             if ledger.sequence != sequence and not 0 <= now - at < EVERY:
                 self._map.update(ledger, detail.fronts.tops())

@@ -81,6 +81,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         self._chosen: TaskId | None = None
         self._zoom: int | None = None
         """Tasks of a cell; None: as many as it takes for all to be seen."""
+        self._per_before = 1
         self._painted: dict[int, bytes] = {}
 
     # --- what it shows -----------------------------------------------------------------------------
@@ -111,6 +112,9 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         size = Size(self.size.width, self._rows)
         if size != self.virtual_size:
             self.virtual_size = size
+        if self.per != self._per_before:
+            self._per_before = self.per
+            self.screen.refresh_bindings()
         for row, painted in list(self._painted.items()):
             if self._row(row) != painted:
                 self._refresh_row(row)
