@@ -148,10 +148,11 @@ class _History:
     async def _retry(self, order: Retry) -> None:
         def has_ended() -> bool:
             record = self.records.get(order.id)
-            return record.state == "final" if record is not None else self._starting[order.id] == 0
+            done = record is None or record.state in ("final", "aborted")
+            return done and (record is not None or self._starting[order.id] == 0)
 
         await self._until(has_ended)
-        if order.id in self.records:
+        if order.id in self.records and self.records[order.id].state == "final":
             heal(order.id)
             await self._tell(order.producer, Order(0, "retry", order.id))
 
