@@ -15,9 +15,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
-from corral.errors import CorralError, PermissionDenied, Superseded, TooLarge, WrongLastSequence
+from corral.errors import CorralError, Interrupted, PermissionDenied, Superseded, TooLarge, WrongLastSequence
 from corral.events import AnyEvent, Opened, Sent, SentList, encode_event, layout
 from corral.messages import TaskId, encode_task
 from corral.resume import Before, Digest, Message, Resume
@@ -33,11 +33,22 @@ PAUSE = 1.0
 class Window(Protocol):
     """Messages that are confirmed together."""
 
+    dropped: int
+    """Messages that were not stored, because of `give_up`."""
+
     async def add(self, subject: str, payload: bytes) -> None:
         """Publish a message; it is the window's before this waits for anything."""
 
     async def settle(self) -> None:
-        """Return when every message is stored."""
+        """Return when every message is stored, or refused after `give_up`."""
+
+    def give_up(self) -> None:
+        """Do not wait for room."""
+
+    @property
+    def full(self) -> bool:
+        """Whether messages wait for room."""
+        ...
 
 
 class Sender(Protocol):
@@ -47,8 +58,8 @@ class Sender(Protocol):
         """Store a message behind the expected one; its sequence."""
         ...
 
-    def window(self) -> Window:
-        """A new window."""
+    def window(self, on_full: Callable[[str], None] | None = None) -> Window:
+        """A new window; `on_full` is called when it finds that there is no room."""
         ...
 
 
@@ -65,7 +76,8 @@ class FanOut:
 
     Safe to use from several asyncio tasks of the processor; messages are numbered in the order in which `send` is
     called. `resumed` says that the task may have been executed before: then its log is read first, and what was sent
-    before is not sent again. `before` is what it sent before the last retry of its run.
+    before is not sent again. `before` is what it sent before the last retry of its run. `on_waiting` is told when
+    messages wait for room in the queue, and when they no longer do.
     """
 
     def __init__(
@@ -81,6 +93,7 @@ class FanOut:
         read_log: ReadLog,
         nonce: Callable[[], str],
         settings: Settings,
+        on_waiting: Callable[[bool], None] = lambda waiting: None,  # noqa: ARG005
     ) -> None:
         self._run_id = run_id
         self._task = task
@@ -96,6 +109,10 @@ class FanOut:
         self._read_log = read_log
         self._nonce = nonce
         self._settings = settings
+        self._on_waiting = on_waiting
+        self._waiting = False
+        self._lacking = False
+        self._given_up: Literal["stop", "hand back"] | None = None
         self._log = names.dispatch_log(run_id, *task)
         self._last = 0
         self._batch = 0
@@ -107,6 +124,7 @@ class FanOut:
         self._closing = False
         self._opening: asyncio.Task[None] | None = None
         self._confirming: asyncio.Task[None] | None = None
+        self._settling: Window | None = None
         self._new_window()
 
     @property
@@ -123,6 +141,7 @@ class FanOut:
 
         Raises:
             Superseded: another execution of this task has taken over.
+            Interrupted: it waited for room, and is not to go on.
         """
         while len(self._topics) >= self._settings.window:
             await self._wait_for_room()
@@ -141,6 +160,7 @@ class FanOut:
 
         Raises:
             Superseded: another execution of this task has taken over.
+            Interrupted: it is handed back, and not all is stored.
         """
         if self._resume is not None:
             async with self._lock:
@@ -149,12 +169,23 @@ class FanOut:
                 await self._go_on(self._resume, self._resume.rest())
         if self._restored is not None:
             await self._restored.settle()
+            self._lacking = self._given_up == "hand back" and self._restored.dropped > 0
         self._closing = True
         self._begun.set()
         self._full.set()
         if self._confirming is not None:
             await asyncio.shield(self._confirming)
+        if self._lacking:
+            raise Interrupted
         return self.sent
+
+    def give_up(self, why: Literal["stop", "hand back"]) -> None:
+        """Wait for room no longer; a task that is to `stop` counts what it could not store as sent, and as removed."""
+        self._given_up = why
+        for window in (self._settling, self._window, self._restored):
+            if window is not None:
+                window.give_up()
+        self._room.set()
 
     # --- how ---------------------------------------------------------------------------------------
 
@@ -205,7 +236,7 @@ class FanOut:
     async def _bring_back(self, topic: str, task: TaskId, body: bytes) -> None:
         """Send a message again under its old identity: it belongs to a batch that was said already."""
         if self._restored is None:
-            self._restored = self._sender.window()
+            self._restored = self._make_window()
         await self._restored.add(self._names.task(self._run_id, topic), encode_task(task, self._round, body))
         self._restored_count += 1
         if self._restored_count % self._settings.window == 0:
@@ -216,8 +247,25 @@ class FanOut:
         self._batch = await self._append(opened)
         self._confirming = asyncio.create_task(self._confirm(), name=f"confirm {self._run_id} {self._task}")
 
+    def _make_window(self) -> Window:
+        window = self._sender.window(self._on_full)
+        if self._given_up is not None:
+            window.give_up()
+        return window
+
+    def _on_full(self, reason: str) -> None:
+        del reason
+        if not self._waiting:
+            self._waiting = True
+            self._on_waiting(True)  # noqa: FBT003  # there is but one
+
+    def _on_stored(self) -> None:
+        if self._waiting and not self._window.full:
+            self._waiting = False
+            self._on_waiting(False)  # noqa: FBT003
+
     def _new_window(self) -> None:
-        self._window = self._sender.window()
+        self._window = self._make_window()
         self._first = self._count
         self._topics: list[str] = []
         self._digest = Digest()
@@ -236,6 +284,8 @@ class FanOut:
             room.cancel()
         if self._confirming.done():
             self._confirming.result()
+        if self._given_up is not None:
+            raise Interrupted
 
     async def _confirm(self) -> None:
         """Take window after window: when it is full, or old enough, or the last one."""
@@ -252,7 +302,13 @@ class FanOut:
                     self._begun.set()
                     self._full.set()
             if topics:
+                self._settling = window
                 await window.settle()
+                self._settling = None
+                self._on_stored()
+                if self._given_up == "hand back" and window.dropped:
+                    self._lacking = True
+                    return  # whoever executes it next sends the window again
                 names, places = layout(topics)
                 sent = Sent(
                     batch=self._batch,

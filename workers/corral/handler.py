@@ -22,7 +22,7 @@ import msgspec
 from corral.claims import Claims
 from corral.committer import Committer, Result
 from corral.context import Wiring
-from corral.errors import ContentChanged, Superseded
+from corral.errors import ContentChanged, Interrupted, Superseded
 from corral.events import SentList
 from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success, execute, failed_attempt, failure
 from corral.holding import Holding
@@ -37,6 +37,7 @@ from corral.messages import ROOT, body_limit, decode_task
 from corral.oddities import Oddities
 from corral.operations import Operations
 from corral.outgoing import Outgoing
+from corral.places import Places
 from corral.processor import Processor
 from corral.questions import Asker
 from corral.settings import Settings
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 HAND_BACK = 1.0
 """Seconds after which a task that could not be asked about, or found no slot, is delivered again."""
+TELL_AGAIN = 30.0
+"""Seconds between two lines of the log that say that tasks wait for room."""
 POISON = 60.0
 """Seconds between two deliveries of a message that is no task at all."""
 
@@ -82,6 +85,7 @@ class Handler:
         self._asker = Asker(connection, self._names)
         self.lives = Lives(self._operations.records)
         self._threads = ThreadPoolExecutor(_threads(topics, settings), thread_name_prefix="processor")
+        self._places = Places(settings.threads)
         self._loop = asyncio.get_running_loop()
         self._body_limit = body_limit(connection.max_payload)
         self._forget = connection.on_reconnect(self._learn_limit)
@@ -97,6 +101,7 @@ class Handler:
             deliver=self._deliver,
             paused=self._is_paused,
         )
+        self._told_at = -TELL_AGAIN
         self.state: Any = None
         """The value of the app's lifespan."""
 
@@ -140,7 +145,7 @@ class Handler:
         """One job, from its delivery to its outcome. Whatever happens here, its slot is free afterwards."""
         try:
             if self._is_plain(job) or await self._may_run(job):
-                await self._execute(job)
+                await (self._execute_in_thread(job) if job.in_thread else self._execute(job))
         except asyncio.CancelledError:
             if job.order is None:
                 raise  # the worker itself ends
@@ -150,7 +155,7 @@ class Handler:
             log.exception("a task is handed back", extra={"run": job.run_id, "task": job.task, "topic": job.topic})
             await self._hand_back(job, HAND_BACK)
         finally:
-            self.intake.release(job.topic)
+            self.intake.release(job.topic, lent=job.lends)
 
     def _is_plain(self, job: Job) -> bool:
         """Whether it may run, with nothing to ask about it."""
@@ -213,8 +218,18 @@ class Handler:
 
     # --- the processor, and after it ---------------------------------------------------------------
 
+    async def _execute_in_thread(self, job: Job) -> None:
+        """Execute it once there is a thread; until then it has not begun."""
+        if job.processor.concurrency is not None:  # then there are threads of its own
+            await self._execute(job)
+            return
+        job.queued = True
+        async with self._places.taken(job.stop):
+            job.queued = False
+            await self._execute(job)
+
     async def _execute(self, job: Job) -> None:
-        outgoing = Outgoing(job, self._operations)
+        outgoing = Outgoing(job, self._operations, self._on_waiting)
         began = time.time()
         slot = self._table.begin(job.run_id, job.task, job.delivery.reply)
         job.executing = True
@@ -237,6 +252,8 @@ class Handler:
                 sent = await fanout.finish(ended=isinstance(outcome, Success | Failure))
             except Superseded:
                 outcome = Silent()
+            except Interrupted:
+                outcome = None
             except ContentChanged as error:
                 outcome, sent = failure(error), fanout.sent
         if outcome is None or isinstance(outcome, Silent) or job.order == "over":
@@ -261,6 +278,22 @@ class Handler:
         if job.isolated:
             return await self._isolation.execute(job.processor, bytes(job.message.body), wiring)
         return await execute(job.processor, job.message.body, wiring, self._threads)
+
+    def _on_waiting(self, job: Job, waiting: bool) -> None:  # noqa: FBT001
+        """Messages of a fan-out wait for room, or no longer."""
+        job.waiting = waiting
+        if waiting and not job.lends:
+            # For good: when there is room again the slot may be taken.
+            job.lends = True
+            self.intake.lend(job.topic)
+            self._isolation.lend(job.stop)
+            self._places.lend(job.stop)
+        now = time.monotonic()
+        if waiting and now - self._told_at > TELL_AGAIN:
+            self._told_at = now
+            log.warning(
+                "tasks that send wait for room: the queue is full", extra={"run": job.run_id, "topic": job.topic}
+            )
 
     async def _let_go(self, job: Job, outcome: Outcome | None) -> None:
         """Nothing is told of this execution."""
@@ -320,7 +353,10 @@ def _judged(job: Job, outcome: Outcome | None) -> Outcome | None:
 
 
 def _threads(topics: Mapping[str, Processor[Any, ..., Any]], settings: Settings) -> int:
-    """Threads for all sync processors: the shared ones, and those of processors that say how many they want."""
+    """The most threads that all sync processors can need: the shared ones, and those of who says how many it wants.
+
+    Who waits for room keeps its thread and lends its place, so each topic may have as many as there are places.
+    """
     own = sum(p.concurrency or 0 for p in topics.values() if p.kind == "sync")
-    shared = settings.threads if any(p.kind == "sync" and p.concurrency is None for p in topics.values()) else 0
-    return max(1, own + shared)
+    shared = settings.threads * (1 + sum(p.kind == "sync" and p.concurrency is None for p in topics.values()))
+    return own + shared

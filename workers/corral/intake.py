@@ -23,6 +23,8 @@ PROMISE = 0.5
 """Seconds for which more than one slot is kept for a topic that does not fill them."""
 AGAIN = 1.0
 """Seconds before something that failed is tried again, or a pause is looked at again."""
+LENT = 2
+"""So many times its slots a worker may hold of topics whose tasks wait for room: most of them lend their slots."""
 
 
 class Intake:
@@ -47,9 +49,13 @@ class Intake:
         self._isolated = isolated
         self._deliver = deliver
         self._paused = paused
-        self._sources = {topic: _Source(self._cap(processor)) for topic, processor in topics.items()}
+        self._sources = {
+            topic: _Source(self._cap(processor), lends=processor.concurrency is None)
+            for topic, processor in topics.items()
+        }
         self._shared = [source for topic, source in self._sources.items() if _uses_shared_threads(topics[topic])]
         self._busy = 0
+        self._lent = 0
         self._room = asyncio.Event()
         self._stopped = False
         self.waiting = False
@@ -58,7 +64,7 @@ class Intake:
     @property
     def over_full(self) -> bool:
         """More was delivered than there are slots."""
-        return self._busy > self._slots
+        return self._busy - self._lent > self._slots
 
     async def run(self) -> None:
         """Pull until `stop`."""
@@ -90,10 +96,23 @@ class Intake:
             if source.puller is not None:
                 await source.puller.stop()
 
-    def release(self, topic: str) -> None:
-        """A slot is free again."""
+    def lend(self, topic: str) -> None:
+        """A task waits for room in the queue. Others make room, for which they need its slot.
+
+        From now on until its end it takes none. Other topics get all slots that are lent; its own, which would send
+        and wait too, not more than there are.
+        """
+        self._lent += 1
+        self._sources[topic].lent += 1
+        self._room.set()
+
+    def release(self, topic: str, *, lent: bool = False) -> None:
+        """A task has ended; `lent` says that its slot was free before."""
+        source = self._sources[topic]
         self._busy -= 1
-        self._sources[topic].busy -= 1
+        source.busy -= 1
+        self._lent -= lent
+        source.lent -= lent
         self._room.set()
 
     def refill(self) -> None:
@@ -116,7 +135,7 @@ class Intake:
             asyncio.get_running_loop().call_later(AGAIN, self.refill)
             return
         sources = [source for source in self._sources.values() if source.puller is not None]
-        asks = share(self._slots - self._busy, [self._demand(source) for source in sources])
+        asks = share(self._slots - self._busy + self._lent, [self._demand(source) for source in sources])
         for source, ask in zip(sources, asks, strict=True):
             if ask > 0 and not self._stopped and source.puller is not None:
                 source.recent = 0
@@ -127,11 +146,18 @@ class Intake:
         assert source.puller is not None
         asked = source.puller.outstanding
         room = source.cap - source.busy - asked
+        if source.lends:
+            room += source.lent
+        if source.lent:
+            room = min(room, LENT * self._slots - self._busy - asked)
         if source in self._shared:
             # The single messages that quiet topics have asked for hold no thread: one that comes may wait for a moment.
             asks = [each.puller.outstanding for each in self._shared if each.puller is not None and each is not source]
-            taken = asked + sum(each.busy for each in self._shared) + sum(ask for ask in asks if ask > 1)
+            busy = sum(each.busy - each.lent for each in self._shared)
+            taken = asked + busy + sum(ask for ask in asks if ask > 1)
             room = min(room, self._settings.threads - taken)
+            if source.lent:  # a thread that waits is not lent: others are made, for the other topics
+                room = min(room, self._settings.threads - source.busy - asked)
         return Demand(room=max(0, room), asked=asked, backlog=source.puller.backlog, recent=source.recent)
 
     def _on_missing(self, topic: str) -> None:
@@ -154,11 +180,14 @@ class Intake:
 class _Source:
     """One topic's pull loop."""
 
-    __slots__ = ("busy", "cap", "puller", "recent")
+    __slots__ = ("busy", "cap", "lends", "lent", "puller", "recent")
 
-    def __init__(self, cap: int) -> None:
+    def __init__(self, cap: int, *, lends: bool) -> None:
         self.cap = cap
+        self.lends = lends
+        """Nobody has said how many of them may be executed at once."""
         self.busy = 0
+        self.lent = 0
         self.recent = 0
         self.puller: Puller | None = None
 

@@ -20,7 +20,7 @@ import msgspec
 
 from corral.context import Stop as StopFlag
 from corral.context import Wiring
-from corral.errors import BadMessage, Superseded
+from corral.errors import BadMessage, Interrupted, Superseded
 from corral.executor import Outcome, Stopped, execute, failure
 from corral.isolation import Call, ChildAssignment, Done, Execute, Ready, Reply, Stop, ToChild, read, write
 from corral.jetstream.connection import Connection
@@ -102,6 +102,8 @@ class _Session:
             return
         if reply.superseded:
             future.set_exception(Superseded())
+        elif reply.interrupted:
+            future.set_exception(Interrupted())
         elif reply.error:
             future.set_exception(BadMessage("", reply.error))
         else:

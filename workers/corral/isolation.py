@@ -22,9 +22,10 @@ import msgspec
 
 from corral.context import Wiring
 from corral.credentials import Access
-from corral.errors import CorralError, Superseded
+from corral.errors import CorralError, Interrupted, Superseded
 from corral.executor import Failure, Outcome, Stopped, failed_attempt, fingerprint
 from corral.messages import TaskId
+from corral.places import Places
 from corral.processor import Processor
 from corral.settings import Settings
 
@@ -63,6 +64,7 @@ class Reply(msgspec.Struct, frozen=True, tag="reply"):
     number: int
     error: str = ""
     superseded: bool = False
+    interrupted: bool = False
 
 
 class Call(msgspec.Struct, frozen=True, tag="call"):
@@ -153,34 +155,24 @@ class Child:
 
 
 class Isolation:
-    """The children of one worker: `size` at most, started when they are needed and used again."""
+    """The children of one worker, started when they are needed and used again: `size`, and one for each `lend`."""
 
     def __init__(self, assignment: ChildAssignment, size: int) -> None:
         self.size = size
         self._assignment = assignment
-        self._free = asyncio.Semaphore(size)
+        self._places = Places(size)
         self._idle: list[Child] = []
         self._all: set[Child] = set()
         self._grace = assignment.settings.kill_grace
 
     async def execute(self, processor: Processor[Any, ..., Any], body: bytes, wiring: Wiring[Any]) -> Outcome:
         """As `executor.execute`, in a child. Cancelled, it tells the child to stop, and kills it after a grace."""
-        async with self._free:
-            try:
-                child = await self._take()
-            except (ConnectionError, OSError) as error:
-                return failed_attempt(processor, wiring.attempt, _killed(processor, f"it did not start: {error}"))
-            talking = asyncio.create_task(self._talk(child, body, wiring))
-            limit = None if processor.timeout is None else processor.timeout + self._grace
-            try:
-                return await self._watch(child, talking, processor, wiring, limit)
-            finally:
-                talking.cancel()
-                await asyncio.wait({talking})
-                if child.process.returncode is None and not child.reader.at_eof() and talking_ended_well(talking):
-                    self._idle.append(child)
-                else:
-                    await self._end(child)
+        async with self._places.taken(wiring.stop):
+            return await self._execute(processor, body, wiring)
+
+    def lend(self, stop: object) -> None:
+        """Let one more task have a child, although the one of this flag keeps its own."""
+        self._places.lend(stop)
 
     async def close(self) -> None:
         """End all children."""
@@ -188,6 +180,23 @@ class Isolation:
             await self._end(child)
 
     # --- how ---------------------------------------------------------------------------------------
+
+    async def _execute(self, processor: Processor[Any, ..., Any], body: bytes, wiring: Wiring[Any]) -> Outcome:
+        try:
+            child = await self._take()
+        except (ConnectionError, OSError) as error:
+            return failed_attempt(processor, wiring.attempt, _killed(processor, f"it did not start: {error}"))
+        talking = asyncio.create_task(self._talk(child, body, wiring))
+        limit = None if processor.timeout is None else processor.timeout + self._grace
+        try:
+            return await self._watch(child, talking, processor, wiring, limit)
+        finally:
+            talking.cancel()
+            await asyncio.wait({talking})
+            if child.process.returncode is None and not child.reader.at_eof() and talking_ended_well(talking):
+                self._idle.append(child)
+            else:
+                await self._end(child)
 
     async def _take(self) -> Child:
         while self._idle:
@@ -247,6 +256,8 @@ class Isolation:
             await wiring.send(call.topic, bytes(call.body))
         except Superseded:
             return Reply(call.number, superseded=True)
+        except Interrupted:
+            return Reply(call.number, interrupted=True)
         except CorralError as error:
             return Reply(call.number, error=str(error))
         return Reply(call.number)

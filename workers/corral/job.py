@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -17,6 +17,13 @@ Order = Literal["stop", "over", "hand back"]
 """Why a job must not go on: its run is interrupted; its run is over; the worker leaves."""
 
 _NOTHING_BEFORE = Before()
+
+
+class Sending(Protocol):
+    """The sending side of an execution."""
+
+    def give_up(self, why: Literal["stop", "hand back"]) -> None:
+        """Wait for room no longer."""
 
 
 class Job(msgspec.Struct, eq=False):
@@ -39,6 +46,14 @@ class Job(msgspec.Struct, eq=False):
     executing: bool = False
     """The processor runs, in `process`."""
     process: asyncio.Task[None] | None = None
+    queued: bool = False
+    """It may run, and waits for a thread."""
+    sending: Sending | None = None
+    """What it has sent, once it sends."""
+    waiting: bool = False
+    """What it sends waits for room in the queue."""
+    lends: bool = False
+    """It had to wait for room, and has lent its slot to others since."""
 
     @property
     def task(self) -> TaskId:
@@ -56,6 +71,11 @@ class Job(msgspec.Struct, eq=False):
         return self.message.round
 
     @property
+    def in_thread(self) -> bool:
+        """Whether it is executed in a thread of the worker."""
+        return self.processor.kind == "sync" and not self.isolated
+
+    @property
     def cancelled(self) -> bool:
         """Whether `process` has been told to stop, by whomever."""
         return self.process is not None and self.process.cancelling() > 0
@@ -65,9 +85,11 @@ class Job(msgspec.Struct, eq=False):
         if self.process is None or (self.order is not None and (self.order != "hand back" or order == "hand back")):
             return
         self.order = order
-        in_thread = self.processor.kind == "sync" and not self.isolated
+        if self.sending is not None:
+            self.sending.give_up("hand back" if order == "hand back" else "stop")
+        in_thread = self.in_thread
         if order != "hand back" or not in_thread:
             self.stop.set()
         # A thread is not cancelled: it may look at the flag. What does not execute yet looks at its order by itself.
-        if self.executing and not in_thread:
+        if self.queued or (self.executing and not in_thread):
             self.process.cancel()

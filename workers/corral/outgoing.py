@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from corral.errors import CorralError
@@ -18,11 +20,12 @@ from corral.system import new_nonce
 class Outgoing:
     """What a job sends and starts. Its fan-out is made when it first sends: most tasks send nothing."""
 
-    __slots__ = ("_job", "_operations", "_starts", "closed", "fanout")
+    __slots__ = ("_job", "_on_waiting", "_operations", "_starts", "closed", "fanout")
 
-    def __init__(self, job: Job, operations: Operations) -> None:
+    def __init__(self, job: Job, operations: Operations, on_waiting: Callable[[Job, bool], None]) -> None:
         self._job = job
         self._operations = operations
+        self._on_waiting = on_waiting
         self._starts = 0
         self.fanout: FanOut | None = None
         self.closed = False
@@ -38,7 +41,7 @@ class Outgoing:
         if self.closed:
             raise CorralError("this task has ended, and can send nothing more")
         if self.fanout is None:
-            self.fanout = self._fan_out()
+            self.fanout = self._job.sending = self._fan_out()
         await self.fanout.send(topic, body)
 
     async def start(self, target: Topic[Any] | Processor[Any, ..., Any] | str, message: Any, **options: Any) -> Run:
@@ -60,6 +63,7 @@ class Outgoing:
             read_log=self._read_log,
             nonce=new_nonce,
             settings=operations.settings,
+            on_waiting=partial(self._on_waiting, job),
         )
 
     async def _read_log(self, subject: str) -> list[tuple[int, AnyEvent]]:

@@ -60,8 +60,11 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     interrupted_by: str | None = None
     interrupt_reason: str | None = None
     receipt: Receipt | None = None
-    resent: Natural = 0
-    """Of a run that a retry brings back: up to this stream sequence the tasks of stored errors have their messages."""
+    resent: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)] = 0
+    """Of a run that a retry brings back: up to this stream sequence the tasks of stored errors have their messages.
+
+    -1: all have, and only the root's is missing.
+    """
 
     @property
     def live(self) -> bool:
@@ -146,6 +149,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     seen_at: datetime
     version: str
+    waiting: int = 0
+    """Tasks whose messages wait for room in the queue: it is full."""
 
 
 class TopicStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +186,8 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Seconds for which the worker's loop has been blocked; 0 when it is not."""
     blocked_by: str = ""
     """What blocks it: topic, run and task."""
+    waiting: Natural = 0
+    """Tasks whose messages wait for room in the queue."""
     leaving: bool = False
     """The worker's last word: it holds nothing any more."""
 
@@ -263,6 +270,7 @@ def worker_status(beat: Beat, seen_at: float) -> WorkerStatus:
         started_at=moment(beat.started_at),
         seen_at=moment(seen_at),
         version=beat.version,
+        waiting=beat.waiting,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from corral.errors import BadName, Conflict, DuplicateRun, RunExists, StorageFull, Unconfirmed
+from corral.headroom import Headroom
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
@@ -49,6 +50,7 @@ class Starter:
         self._publisher = publisher
         self._names = names
         self._settings = settings
+        self._headroom = Headroom(connection, names)
 
     async def start(
         self,
@@ -105,10 +107,14 @@ class Starter:
         key = check_key(unique) if unique is not None else None
         run_id = check_run_id(id) if id is not None else new_run_id()
         known = id is not None and await self._records.get(run_key(run_id), leader=True) is not None
-        if key is not None and not known and (holder := await self.holder(key)) not in (None, run_id):
+        holder = await self.holder(key) if key is not None and not known else None
+        others = holder is not None and holder != run_id
+        if others and (on_duplicate != "replace" or replace is None):
             # Most refusals end here, before anything is written.
-            if on_duplicate != "replace" or replace is None:
-                return self._refused(key, str(holder), on_duplicate)
+            return self._refused(str(key), str(holder), on_duplicate)
+        if not known:
+            await self._headroom.take(len(body))
+        if others and replace is not None:
             await replace(str(holder))
         record = Record(
             id=run_id,

@@ -192,6 +192,7 @@ class Worker:
             roots=roots,
             markers=markers,
             stopping=self._held.stopping(self._markers),
+            waiting=sum(job.waiting for job in self._held.jobs()),
         )
 
     def _waiting(self) -> list[Delivery]:

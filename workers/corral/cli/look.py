@@ -275,6 +275,8 @@ def workers(server: Server = None, namespace: Namespace = None, json: Json = Fal
                     for each in found
                 ]
                 say_table(headings, rows)
+                if waiting := sum(each.waiting for each in found):
+                    note(f"The queue is full: {waiting} tasks that send wait for room.")
             else:
                 note(f"No workers in namespace {client.settings.namespace!r}: `corral pool APP` starts some.")
             return exits.DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from corral.errors import ApiError
@@ -64,6 +65,16 @@ async def clear(connection: Connection, names: Names, run_id: str, topic: str, *
         if good or stored.subject == subject:
             await remove(connection, names, stored.sequence)
         start = stored.sequence + 1
+
+
+async def room(connection: Connection, names: Names) -> dict[str, tuple[int, int]]:
+    """Of each stream, how many bytes it holds, and how many it may hold; -1 where it has no limit of its own."""
+    streams = (names.tasks_stream, names.events_stream, names.bucket_stream)
+    answers = await asyncio.gather(*[connection.api(f"STREAM.INFO.{stream}") for stream in streams])
+    return {
+        stream: (int(answer["state"]["bytes"]), int(answer["config"]["max_bytes"]))
+        for stream, answer in zip(streams, answers, strict=True)
+    }
 
 
 async def last_sequence(connection: Connection, stream: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -33,6 +34,8 @@ class Window:
     ) -> None:
         self.count = 0
         """Messages added since the last `settle`."""
+        self.dropped = 0
+        """Messages that are not stored, because of `give_up`."""
         self._connection = connection
         self._acks = acks
         self._timeout = timeout
@@ -42,6 +45,7 @@ class Window:
         self._full = False
         self._absent_since: float | None = None
         self._failure: CorralError | None = None
+        self._given_up = asyncio.Event()
         self._outages = 0  # how many there had been when the open ones were sent
         self._wake = asyncio.Event()
 
@@ -73,6 +77,8 @@ class Window:
     async def settle(self) -> None:
         """Return when every message of this window is stored, however long an outage or a full stream lasts.
 
+        After `give_up` it returns when every message is stored or refused.
+
         Raises:
             ApiError, NoResponder, PermissionDenied: a message was refused for good; the window is
                 given up, and which of its other messages are stored is not known.
@@ -80,14 +86,28 @@ class Window:
         wait = _REFUSED_WAIT
         try:
             await self._wait_for_acks()
-            while self._refused:
-                await asyncio.sleep(wait)
+            while self._refused and not self._given_up.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._given_up.wait()
+                        break
                 wait = min(wait * 2, _REFUSED_WAIT_MAX)
                 await self._send_refused()
         except BaseException:
             self.abandon()
             raise
+        self.dropped += len(self._refused)
+        self._refused.clear()
         self.count = 0
+
+    def give_up(self) -> None:
+        """Let `settle` return although messages are refused for lack of room. These will never be stored."""
+        self._given_up.set()
+
+    @property
+    def full(self) -> bool:
+        """Whether the last answer was that there is no room."""
+        return self._full
 
     def abandon(self) -> None:
         """Wait for no acknowledgement any more; which messages are stored is not known."""
@@ -142,7 +162,7 @@ class Window:
             self._refused[token] = entry
             if not self._full:
                 self._full = True
-                _log.warning("a stream is full", extra={"stream": full.stream, "reason": full.description})
+                _log.debug("a stream is full", extra={"stream": full.stream, "reason": full.description})
                 if self._on_full is not None:
                     self._on_full(full.description)
         except CorralError as error:
