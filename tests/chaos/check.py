@@ -291,7 +291,7 @@ def _check_orders(world: World, told: Sequence[Told], records: dict[str, Record]
         text = f"{one.order.do} {one.order.id}: {[each.result for each in one.said]} {last.text}"
         record = records.get(one.order.id)
         if last.error:
-            findings.check(last.result in _PROPER or last.unknown or "undone" in last.text, text)
+            findings.check(last.result in _PROPER[one.order.do] or last.unknown or "undone" in last.text, text)
         elif one.order.do == "start" and last.result == one.order.id:
             findings.check(record is not None and record.state == "final", f"{text}: and there is no run")
         elif one.order.do == "start":
@@ -321,7 +321,11 @@ def _check_started(world: World, records: dict[str, Record], truth: _Truth, find
                 findings.check(roots[f"{work.name}.run"], f"{work.name} has started no run")
 
 
-_PROPER = ("DuplicateRun", "RunNotFound", "NotEnded")
+_PROPER = {
+    "start": ("DuplicateRun",),
+    "interrupt": ("RunNotFound",),
+    "retry": ("NotEnded", "DuplicateRun"),
+}
 """Refusals that are right where producers race."""
 
 

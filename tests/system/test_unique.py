@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
+import msgspec
 import pytest
 
 from corral import Client
 from corral.errors import DuplicateRun, RunExists, RunNotFound
 from corral.operations import Run
+from corral.runs import Record, encode
+from corral.subjects import interrupt_key, run_key, unique_key
 from tests.system.apps.unique import Entity, Named, Priced, hashed, named, plain, priced, reindex, tidy
 from tests.system.pools import System
+from tests.system.stage import within
 
 SEVEN = Entity("Product", 7)
 
@@ -186,3 +191,18 @@ async def test_an_unknown_run_is_not_found_at_the_first_await(system: System) ->
         await run.interrupt()
     with pytest.raises(RunNotFound):
         await run.wait()
+
+
+async def test_replacing_a_start_that_is_undone_meanwhile_goes_on(system: System) -> None:
+    client = await system.client()
+    records = client.operations.records
+    half = Record(id="half", topic="t", body=msgspec.Raw(b"1"), state="starting", created_at=time.time(), unique="k")
+    revision = await records.create(run_key("half"), encode(half))
+    await records.create(unique_key("k"), b"half")
+    replacing = asyncio.create_task(client.start("t", 2, unique="k", on_duplicate="replace"))
+    ordered = records.watch(interrupt_key("half"))
+    await within(anext(ordered), "the order to stop what is half-made")
+    await ordered.close()
+    await records.update(run_key("half"), encode(msgspec.structs.replace(half, state="aborted")), revision)
+    run = await within(replacing, "the start")
+    assert await client.holder("k") == run.id

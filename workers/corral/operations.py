@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -133,7 +134,8 @@ class Operations:
 
     async def replace(self, run_id: str) -> None:
         """Interrupt a run and wait for its end, so that its unique key is free."""
-        await self.interrupt(run_id, reason="replaced", wait=True)
+        with contextlib.suppress(RunNotFound):  # its start was undone meanwhile
+            await self.interrupt(run_id, reason="replaced", wait=True)
 
     # --- look --------------------------------------------------------------------------------------
 
