@@ -21,8 +21,9 @@ help:
 demo: .venv/.installed
 	@$(BIN)/corral demo $(ARGS)
 
+# Three processes, also on two cores: tests mostly wait. For one: make test ARGS="-n 0".
 test: .venv/.developed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 $(ARGS)
 
 check: lint test
 
