@@ -141,6 +141,7 @@ class Starter:
                 await self._move(record, revision, "aborted")
                 return self._refused(key, held_by, on_duplicate)
         if record.state == "aborted":
+            await self.free_key(record)  # it may have been taken after the start was undone
             raise Unconfirmed(f"the start of run {run_id} took so long that it was undone; start it again")
         if record.state == "queued" and record.round == 0:
             await self._publish_root(record, revision, undo=not known)
