@@ -15,10 +15,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from corral.errors import CorralError, Interrupted, PermissionDenied, Superseded, TooLarge, WrongLastSequence
-from corral.events import AnyEvent, Opened, Sent, SentList, encode_event, layout
+from corral.events import MOST, AnyEvent, Opened, Sent, SentList, encode_event, layout
 from corral.messages import TaskId, encode_task
 from corral.resume import Before, Digest, Message, Resume
 from corral.settings import Settings
@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 1.0
 """Seconds between two tries to store what was refused or not confirmed."""
+
+
+BATCH = MOST // 2
+"""Messages after which a fan-out goes on in another batch: so many that those who send meanwhile stay below `MOST`."""
 
 
 class Window(Protocol):
@@ -69,6 +73,17 @@ class ReadLog(Protocol):
     async def __call__(self, subject: str) -> list[tuple[int, AnyEvent]]:
         """Its events with their sequences, oldest first."""
         ...
+
+
+class _Taken(NamedTuple):
+    """A window that is to be confirmed."""
+
+    window: Window
+    topics: list[str]
+    digest: Digest
+    first: int
+    end: int
+    """Messages of the batch up to the end of this window."""
 
 
 class FanOut:
@@ -295,33 +310,59 @@ class FanOut:
                 async with asyncio.timeout(self._settings.window_delay):
                     await self._full.wait()
             async with self._lock:
-                window, topics, digest = self._window, self._topics, self._digest
-                first, count = self._first, self._count
-                self._new_window()
+                taken = self._take_window()
+            if not taken.topics:
                 if self._closing:
-                    self._begun.set()
-                    self._full.set()
-            if topics:
-                self._settling = window
-                await window.settle()
-                self._settling = None
-                self._on_stored()
-                if self._given_up == "hand back" and window.dropped:
-                    self._lacking = True
-                    return  # whoever executes it next sends the window again
-                names, places = layout(topics)
-                sent = Sent(
-                    batch=self._batch,
-                    first=first,
-                    count=count,
-                    topics=names,
-                    layout=places,
-                    digest=digest.text(),
-                    nonce=self._nonce(),
-                )
-                await self._append(sent)
-            elif self._closing:
+                    return
+                continue
+            going_on = await self._confirm_window(taken)
+            if going_on and self._count >= BATCH:
+                going_on = await self._change_batch()
+            if not going_on:
                 return
+
+    def _take_window(self) -> _Taken:
+        """What was sent since the last one; the next begins empty."""
+        taken = _Taken(self._window, self._topics, self._digest, self._first, self._count)
+        self._new_window()
+        if self._closing:
+            self._begun.set()
+            self._full.set()
+        return taken
+
+    async def _confirm_window(self, taken: _Taken) -> bool:
+        """Wait until it is stored, and say so; False if it was given up."""
+        self._settling = taken.window
+        await taken.window.settle()
+        self._settling = None
+        self._on_stored()
+        if self._given_up == "hand back" and taken.window.dropped:
+            self._lacking = True
+            return False  # whoever executes it next sends the window again
+        names, places = layout(taken.topics)
+        sent = Sent(
+            batch=self._batch,
+            first=taken.first,
+            count=taken.end,
+            topics=names,
+            layout=places,
+            digest=taken.digest.text(),
+            nonce=self._nonce(),
+        )
+        await self._append(sent)
+        return True
+
+    async def _change_batch(self) -> bool:
+        """Go on in another batch, while whoever sends waits; False if this one was given up."""
+        async with self._lock:
+            taken = self._take_window()
+            if taken.topics and not await self._confirm_window(taken):
+                return False
+            keep = self.sent
+            opened = Opened(parent=self._task, round=self._round, nonce=self._nonce(), keep=keep)
+            self._batch = await self._append(opened)
+            self._keep, self._count, self._first = keep, 0, 0
+        return True
 
     async def _append(self, event: Opened | Sent) -> int:
         data = encode_event(event)
