@@ -18,12 +18,13 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from corral.book import Book
+from corral.decoding import decoder, packed_decoder
 from corral.errors import Conflict
 from corral.jetstream import direct
 from corral.jetstream.connection import Connection
@@ -82,7 +83,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     """The round of the run's record at that time: what was left behind by an earlier round is of no use."""
     sequence: int
     data: bytes
-    parts: int = 0
+    parts: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     """If not 0, the data is in as many parts."""
     token: str = ""
     """A part of their keys."""
@@ -98,9 +99,9 @@ class _Saved(NamedTuple):
     """Keys and revisions."""
 
 
-decode_anchor = msgspec.json.Decoder(Anchor).decode
+decode_anchor: Callable[[bytes], Anchor] = decoder(Anchor, "an anchor")
 _encode_anchor = msgspec.json.Encoder().encode
-decode_head = msgspec.msgpack.Decoder(Head).decode
+decode_head: Callable[[bytes], Head] = packed_decoder(Head, "a ledger")
 _encode_head = msgspec.msgpack.Encoder().encode
 
 

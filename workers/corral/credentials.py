@@ -6,13 +6,14 @@ Resolved once, at the edge: from then on an `Access` is passed on, to workers as
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
+from corral.decoding import decoder
 from corral.errors import BadName
 
 INBOX_PREFIX = "_INBOX"
@@ -157,9 +158,12 @@ class _Context(msgspec.Struct):
     jetstream_api_prefix: str = ""
 
 
+_decode_context: Callable[[bytes], _Context] = decoder(_Context, "the context")
+
+
 def _read_context(path: Path) -> tuple[str | None, dict[str, str]]:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_Context)
+        found = _decode_context(path.read_bytes())
     except OSError as error:
         raise BadName("NATS context", str(path), (error.strerror or str(error)).lower()) from None
     except msgspec.DecodeError as error:
@@ -174,7 +178,7 @@ def _read_context(path: Path) -> tuple[str | None, dict[str, str]]:
 
 
 def _whole(path: str, folder: Path) -> str:
-    return str(folder / Path(os.path.expandvars(path)).expanduser())
+    return str(folder / os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111  # a user that is none stays
 
 
 def _check(login: Login) -> None:
@@ -190,5 +194,5 @@ def _check(login: Login) -> None:
         try:
             with open(path, "rb"):  # noqa: PTH123  # only whether it can be
                 pass
-        except OSError as error:
-            raise BadName(f"file for {name}", path, (error.strerror or str(error)).lower()) from None
+        except (OSError, ValueError) as error:
+            raise BadName(f"file for {name}", path, (getattr(error, "strerror", "") or str(error)).lower()) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Annotated, Any
 
 import msgspec
@@ -53,6 +54,8 @@ DEEPEST = 200
 _ESCAPES = re.compile(rb"\\.", re.DOTALL)
 _STRINGS = re.compile(rb'"[^"]*"')
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
+_LEVEL = ord("\\").__sub__
+"""Of a bracket the level that it adds: it stands between the two."""
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
@@ -62,8 +65,4 @@ def too_deep(body: bytes) -> bool:
         return False
     plain = _ESCAPES.sub(b"", body) if b"\\" in body else body
     brackets = _STRINGS.sub(b"", plain.translate(_BRACKETS, _OTHERS))
-    for _ in range(DEEPEST):
-        if not brackets:
-            return False
-        brackets = brackets.replace(b"[]", b"")  # the innermost level
-    return bool(brackets)
+    return max(accumulate(map(_LEVEL, brackets)), default=0) > DEEPEST

@@ -16,13 +16,15 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from corral.context import Wiring
 from corral.credentials import Access
-from corral.errors import CorralError, Interrupted, Superseded
+from corral.decoding import decoder
+from corral.errors import CorralError, Interrupted, Superseded, Unreadable
 from corral.executor import Failure, Outcome, Stopped, failed_attempt, fingerprint
 from corral.messages import TaskId
 from corral.places import Places
@@ -87,7 +89,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 ToChild = Execute | Stop | Reply
 FromChild = Call | Done | Ready
-_from_child: msgspec.json.Decoder[FromChild] = msgspec.json.Decoder(FromChild)
+_from_child: Callable[[bytes], FromChild] = decoder(FromChild, "what the process says")
 
 
 async def write(writer: asyncio.StreamWriter, message: msgspec.Struct) -> None:
@@ -140,9 +142,11 @@ class Child:
     async def receive(self) -> FromChild:
         """The next message; ConnectionError when the process has died."""
         try:
-            return _from_child.decode(await read(self.reader))
+            return _from_child(await read(self.reader))
         except asyncio.IncompleteReadError:
             raise ConnectionError("the process has died") from None
+        except Unreadable as error:  # the user's code has written where it should not
+            raise ConnectionError(str(error)) from None
 
     async def kill(self) -> int:
         """End the process at once; how it ended."""

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from corral.decoding import decoder
 from corral.errors import ServerStartFailed
 from corral.private import write_new
 from corral.roles import BOOKKEEPER, ROLE_API, configuration, inbox
@@ -132,7 +133,11 @@ def _contexts(folder: Path, hosts: Sequence[str], port: int) -> str:
 
 
 def _read(path: Path) -> _Context:
-    return msgspec.json.decode(path.read_bytes(), type=_Context)
+    context: _Context = _decode_context(path.read_bytes())
+    return context
+
+
+_decode_context = decoder(_Context, "a context")
 
 
 def _in_url(host: str) -> str:

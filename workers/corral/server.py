@@ -16,6 +16,7 @@ import msgspec
 import platformdirs
 
 from corral.credentials import Access, Found, Login, resolve
+from corral.decoding import decoder
 from corral.errors import NoServer, ServerStartFailed
 from corral.server_folder import HOST, Address, Folder, Identity
 
@@ -271,9 +272,13 @@ def _greeting(port: int, *, timeout: float) -> _Greeting | None:
     try:
         with socket.create_connection((HOST, port), timeout=timeout) as connection, connection.makefile("rb") as file:
             line = file.readline(65536)
-        return msgspec.json.decode(line.removeprefix(b"INFO "), type=_Greeting)
+        greeting: _Greeting = _decode_greeting(line.removeprefix(b"INFO "))
     except (OSError, msgspec.DecodeError):
         return None
+    return greeting
+
+
+_decode_greeting = decoder(_Greeting, "the greeting")
 
 
 def _is_free(port: int) -> bool:

@@ -20,6 +20,7 @@ from typing import IO
 
 import msgspec
 
+from corral.decoding import decoder
 from corral.errors import AlreadyRunning
 from corral.private import write_private
 
@@ -51,6 +52,10 @@ class Address(msgspec.Struct, frozen=True):
     pid: int
     server_id: str
     version: str
+
+
+_decode_identity: Callable[[bytes], Identity] = decoder(Identity, "identity.json")
+_decode_address: Callable[[bytes], Address] = decoder(Address, "server.json")
 
 
 class Folder:
@@ -92,14 +97,14 @@ class Folder:
     def identity(self) -> Identity:
         """That of the last start, or a new one."""
         try:
-            return msgspec.json.decode((self.path / "identity.json").read_bytes(), type=Identity)
+            return _decode_identity((self.path / "identity.json").read_bytes())
         except (FileNotFoundError, msgspec.DecodeError):
             return Identity(secrets.token_urlsafe(24))
 
     def address(self) -> Address | None:
         """Where the last server was; whether it still runs is another question."""
         try:
-            return msgspec.json.decode((self.path / "server.json").read_bytes(), type=Address)
+            return _decode_address((self.path / "server.json").read_bytes())
         except (OSError, msgspec.DecodeError):
             return None
 

@@ -1,0 +1,61 @@
+"""What the code never does with what others have stored or sent: execute it, or decode it where errors escape."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted([*ROOT.glob("workers/**/*.py"), *ROOT.glob("tui/**/*.py")])
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+
+MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "code", "codeop", "pty", "yaml", "xml"}
+CALLS = {
+    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput",
+    "subprocess.getstatusoutput", "asyncio.create_subprocess_shell",
+}  # fmt: skip
+DECODING = {
+    "corral/decoding.py": "the place where other errors become ours",
+    "corral/processor.py": "the user's type: `executor.execute` takes whatever is raised as the task's failure",
+    "corral/keys.py": "the fields of a key, where any error means that the key is left to the worker",
+    "corral/cli/messages.py": "the message on the command line, with an error that helps whoever types it",
+    "corral/isolated_process.py": "what its own worker writes",
+    "corral/worker_process.py": "what its own pool writes",
+    "corral/demo.py": "files of the demo, whose errors are what it shows",
+    "corral/server_folder.py": "what the server itself writes",
+    "corral_tui/describe.py": "a body to be shown; as text if it is no JSON",
+}
+"""Where JSON is decoded, and why no error can escape there."""
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_nothing_that_was_read_is_executed(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not MODULES & {name.name.partition(".")[0] for name in node.names}
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert (node.module or "").partition(".")[0] not in MODULES
+    for name, call in calls(path):
+        # `re.compile` and others are methods of something; only the built-in takes code.
+        assert name not in CALLS, f"{name} in line {call.lineno}"
+        assert not any(keyword.arg == "shell" for keyword in call.keywords), f"a shell in line {call.lineno}"
+
+
+def test_json_is_decoded_only_where_no_other_error_can_escape() -> None:
+    where = set()
+    for path in FILES:
+        for name, _ in calls(path):
+            if name in ("json.loads", "json.load") or name.endswith(
+                (".json.decode", ".json.Decoder", "msgpack.Decoder")
+            ):
+                where.add("/".join(path.parts[len(ROOT.parts) + 1 :]))
+    assert where == set(DECODING)
