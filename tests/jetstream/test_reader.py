@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -321,6 +322,27 @@ async def test_missed_heartbeats_make_a_new_consumer(
         await fill(publisher, names.event("r", "x"), 10, 20)
         messages += await take(reader, 10)
     assert numbers(messages) == list(range(20))
+
+
+async def test_a_cluster_that_misses_a_node_is_asked_for_another_consumer(
+    connection: Connection, publisher: Publisher, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = await publisher.store(names.event("r", "x"), b"1")
+    made: list[str] = []
+    real = connection.api
+
+    async def api(suffix: str, body: Any = None, *, timeout: float = 5.0) -> dict[str, Any]:
+        if suffix.startswith("CONSUMER.CREATE"):
+            made.append(suffix)
+            if len(made) < 3:
+                raise ApiError(10119, "consumer is offline")
+        return await real(suffix, body, timeout=timeout)
+
+    monkeypatch.setattr(connection, "api", api)
+    reader = Reader(connection, names.events_stream)
+    assert [stored.sequence for stored in await reader.read_all()] == [sequence]
+    assert len(set(made)) == 3
+    await reader.close()
 
 
 async def test_heartbeats_keep_a_quiet_consumer(connection: Connection, publisher: Publisher, names: Names) -> None:

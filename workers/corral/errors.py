@@ -171,6 +171,10 @@ class PermissionDenied(CorralError):
         return f"no permission to {self.action} {self.subject!r}" if self.subject else f"no permission to {self.action}"
 
 
+# Incomplete, no peers, not assigned, not available, no leader; a stream or a consumer whose nodes are away.
+_PASSING = frozenset({10004, 10005, 10007, 10008, 10009, 10118, 10119})
+
+
 class ApiError(CorralError):
     """JetStream refused a request; `.code` is its `err_code`."""
 
@@ -178,6 +182,11 @@ class ApiError(CorralError):
         super().__init__(code, description)
         self.code = code
         self.description = description
+
+    @property
+    def passes(self) -> bool:
+        """Whether it is due to a cluster that misses a node or a leader at the moment."""
+        return self.code in _PASSING
 
     def __str__(self) -> str:
         return f"the server refused: {self.description} ({self.code})"

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 _HIGH_WATER = 8 << 20  # bytes not yet written to the socket at which `publish` waits for the server
 _SMALL = 1000  # characters and bytes of a message without headers, up to which it cannot be too large
 _CONTROL_LINE = 4000  # bytes for subject and reply; the server cuts the connection at a line of 4096
-_JETSTREAM_UNAVAILABLE = 10008
+_CONSUMER_OFFLINE = 10119
 _UNAVAILABLE_WAIT = 0.25
 _decode_answer = decoder(dict[str, Any], "the server's answer")
 _DENIED = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"]*)"')
@@ -260,9 +260,12 @@ class Connection:
             if error is None:
                 return answer
             code = error.get("err_code") or error.get("code", 0)
-            if code != _JETSTREAM_UNAVAILABLE or time.monotonic() + _UNAVAILABLE_WAIT > deadline:
-                raise ApiError(code, error.get("description", ""))
-            await asyncio.sleep(_UNAVAILABLE_WAIT)  # JetStream is still starting
+            refused = ApiError(code, error.get("description", ""))
+            # What is placed on a node that is away may be made elsewhere: then asking again is not the way.
+            again = refused.passes and code != _CONSUMER_OFFLINE
+            if not again or time.monotonic() + _UNAVAILABLE_WAIT > deadline:
+                raise refused
+            await asyncio.sleep(_UNAVAILABLE_WAIT)
 
     def api_subject(self, suffix: str) -> str:
         """The subject of a call of JetStream's API: `$JS.API.<suffix>`, or under the prefix that the access names."""

@@ -198,6 +198,10 @@ class Reader:
                 self._source = await self._begin()
             except (NoServer, Unconfirmed, NoResponder):
                 await asyncio.sleep(_RETRY)  # an outage, which ends
+            except ApiError as error:
+                if not error.passes:
+                    raise
+                await asyncio.sleep(_RETRY)  # the next consumer may be placed on another node
         return self._source
 
     async def _begin(self) -> Source:
