@@ -9,12 +9,12 @@ import argparse
 import asyncio
 import sys
 
-from benchmarks import fanout, interrupt, runs, scale, start, tasks
+from benchmarks import dashboard, fanout, interrupt, runs, scale, start, tasks
 from benchmarks.figures import Figure, Table, machine, rows
 from benchmarks.measuring import Benchmark
 from benchmarks.stage import server_version
 
-ALL = [each for module in (tasks, fanout, start, interrupt, runs, scale) for each in module.BENCHMARKS]
+ALL = [each for module in (tasks, fanout, start, interrupt, runs, scale, dashboard) for each in module.BENCHMARKS]
 
 
 def main() -> None:

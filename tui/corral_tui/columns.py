@@ -69,7 +69,7 @@ def _all_run_columns(widest: Mapping[str, int], id_width: int, topic_width: int)
         numeric("error", "ERROR", max(6, len(f"{widest.get('error', 0):,}"))),
         numeric("stopped", "STOPPED", len(f"{widest.get('interrupted', 0):,}")),
         numeric("rate", "RATE", 7),
-        numeric("eta", "ETA", 7),
+        numeric("eta", "ETA", 5),
         numeric("age", "AGE", 4),
     )
 

@@ -42,13 +42,13 @@ def _run_cell(run: RunView, column: Column, now: float, text: str) -> Line:
             cell = ((clean(run.topic), text),)
         case "bar":
             cell = (*bar(run, column.width - PERCENT), (" ", text), *percent(run))
+        case "rate" if run.stalled:
+            cell = (("stalled", "warning"),)
         case "rate":
             cell = ((figures.rate(run.rate), text),) if run.rate else ()
         case "eta" if run.eta is not None and not run.ended:
             # While the root sends, more may come: what is known is a lower bound.
             cell = ((f"{figures.short(run.eta)}{'+' if run.growing else ''}", text),)
-        case "eta" if run.stalled:
-            cell = (("stalled", "warning"),)
         case "age":
             since = run.finished_at if run.ended and run.finished_at else run.created_at
             cell = ((figures.age(now - since), "dim"),)
