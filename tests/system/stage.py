@@ -78,6 +78,10 @@ class Stage:
         """The next so many."""
         return [await self.arrival(name) for _ in range(count)]
 
+    def waiting(self, name: str) -> int:
+        """How many have reached this cue that the test has not met yet."""
+        return self._queue(name).qsize()
+
     def open(self, name: str, answer: str = "go") -> None:
         """From now on nobody waits here."""
         self._open[name] = answer
