@@ -18,7 +18,20 @@ RUN_FIELDS = [
     *("interrupt_reason", "topics"),
 ]
 COUNTS = ["total", "pending", "running", "retrying", "success", "error", "interrupted"]
-COMMANDS = ["start", "runs", "show", "errors", "events", "topics", "workers", "interrupt", "retry", "verify", "env"]
+COMMANDS = [
+    "start",
+    "runs",
+    "show",
+    "errors",
+    "events",
+    "topics",
+    "workers",
+    "interrupt",
+    "retry",
+    "verify",
+    "doctor",
+    "env",
+]
 SERVING = ["demo", "up", "server", "pool", "tui"]
 
 
@@ -47,13 +60,6 @@ def test_help_of_a_command_has_examples(corral: Corral, command: str) -> None:
     assert f"Usage: corral {command}" in shown.out
     assert "Examples:\n" in shown.out
     assert f"corral {command}" in shown.out.partition("Examples:\n")[2]
-
-
-@pytest.mark.parametrize("command", ["doctor"])
-def test_what_is_not_built_is_not_there(corral: Corral, command: str) -> None:
-    refused = corral(command)
-    assert refused.code == 2
-    assert "No such command" in refused.err
 
 
 def test_version(corral: Corral) -> None:

@@ -60,6 +60,7 @@ class Lifeline:
         self._access = access
         self._worker_id = worker_id
         self._settings = settings
+        self._shared = settings.shared()
         self._names = Names(settings.namespace)
         self._describe = describe
         self._waiting = waiting
@@ -198,7 +199,14 @@ class Lifeline:
 
     async def _beat(self, connection: Connection, *, leaving: bool = False) -> None:
         blocked, by = self._blockage()
-        beat = msgspec.structs.replace(self._describe(), leaving=leaving, blocked=blocked, blocked_by=by)
+        beat = msgspec.structs.replace(
+            self._describe(),
+            leaving=leaving,
+            blocked=blocked,
+            blocked_by=by,
+            at=time.time(),
+            settings=self._shared,
+        )
         await connection.publish(self._names.beat(self._worker_id), encode(beat))
 
     async def _signs_of_life(self, connection: Connection) -> None:

@@ -190,6 +190,10 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Tasks whose messages wait for room in the queue."""
     leaving: bool = False
     """The worker's last word: it holds nothing any more."""
+    at: float = 0.0
+    """When it was sent, by the worker's clock."""
+    settings: dict[str, float] = {}
+    """What all pools should agree on, as far as it is not the default."""
 
     @property
     def busy(self) -> int:

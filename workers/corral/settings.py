@@ -73,6 +73,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.death <= self.beat:
             raise BadName("setting", f"death={self.death}", "more than `beat`, or every worker would be taken for dead")
 
+    def shared(self) -> dict[str, float]:
+        """What all pools of a namespace should agree on, as far as it is not the default."""
+        return {name: getattr(self, name) for name in SHARED if getattr(self, name) != getattr(_DEFAULT, name)}
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
         """Defaults, then `CORRAL_<FIELD>` of the environment, then `overrides` that are not None.
@@ -91,3 +95,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.convert(values, cls, strict=False)
         except msgspec.ValidationError as error:
             raise BadName("setting", str(values), str(error)) from None
+
+
+SHARED = (
+    "ack_wait",
+    "beat",
+    "death",
+    "lease",
+    "reconcile",
+    "events_max_age",
+    "retention",
+)
+"""Settings that must be alike wherever work is done: what one worker says by them, others judge by them."""
+_DEFAULT = Settings()

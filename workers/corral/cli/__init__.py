@@ -3,7 +3,7 @@
     demo.py   demo              look.py   runs show errors events topics workers
     serve.py  up server pool    act.py    interrupt retry
     tui.py    tui               prove.py  verify env
-    start.py  start
+    start.py  start             doctor.py doctor
 
 `failures.py` is the edge around each of them: errors become exit codes (exits.py) and sentences there.
 """
@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from corral import __version__
-from corral.cli import act, demo, exits, look, prove, secure, serve, start, tui
+from corral.cli import act, demo, doctor, exits, look, prove, secure, serve, start, tui
 from corral.cli.failures import guarded, outcome, prepare
 from corral.cli.login import with_login
 from corral.cli.output import say
@@ -39,6 +39,7 @@ _COMMANDS = (
     act.interrupt,
     act.retry,
     prove.verify,
+    doctor.doctor,
     prove.env,
 )
 
