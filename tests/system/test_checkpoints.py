@@ -241,6 +241,17 @@ async def test_what_is_saved_is_loaded(bookcase: Bookcase) -> None:
     assert loaded.ledgers["r"].counts() == bookcase.ledger.counts()
 
 
+async def test_an_anchor_without_the_ledgers_before_it_is_not_believed(bookcase: Bookcase) -> None:
+    keeper = bookcase.keeper()
+    await keeper.save(bookcase.books(), await bookcase.fold(OPENED, Sent(1, 0, 10, ["leaf"])))
+    late = await bookcase.fold(ends(1, 3, number=1))
+    await keeper._drop_anchor(late)  # as one who comes home late, and takes the run's ledger for saved
+    loaded = await bookcase.load()
+    assert (loaded.anchor, loaded.doubtful, loaded.ledgers) == (late, {"r"}, {})
+    assert await bookcase.keys() == {LEDGER_ANCHOR_KEY}
+    assert (await bookcase.load()).doubtful == {"r"}
+
+
 async def test_a_large_ledger_is_kept_in_parts_and_old_parts_are_removed(
     bookcase: Bookcase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

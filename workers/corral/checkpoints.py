@@ -5,7 +5,8 @@
     ledger.anchor              one event: everything up to it is in the ledgers of the live runs; written last
 
 So each run's ledger is at least as new as the anchor, and one that is newer does no harm: a ledger passes over events
-that it has folded already. A live run without one had no event before the anchor.
+that it has folded already. A live run without one had no event before the anchor. Both is checked when they are loaded,
+since two bookkeepers may have written at once.
 
 A server that lost its tail in a power failure may have other events under the same sequences now. So the anchor names
 its event by sequence, time and digest, and if that is another one now, everything here is thrown away and folded anew.
@@ -130,6 +131,9 @@ class Checkpoints:
             head = entries.get(ledger_key(run_id))
             if head is not None:
                 await self._load_one(loaded, record, head, entries)
+        runs = [run_id for run_id in live if run_id not in loaded.doubtful]
+        for start in range(0, len(runs), _AT_ONCE):
+            await asyncio.gather(*[self._look_for_a_gap(loaded, run_id) for run_id in runs[start : start + _AT_ONCE]])
         used = {ledger_key(run_id) for run_id in self._saved}
         used |= {key for saved in self._saved.values() for key, _ in saved.parts}
         await self._remove((entry.key, entry.revision) for key, entry in entries.items() if key not in used)
@@ -171,6 +175,20 @@ class Checkpoints:
         parts = [(key, entries[key].revision) for key in keys]
         self._saved[record.id] = _Saved(entry.revision, ledger.sequence, head.round, parts)
         loaded.ledgers[record.id] = ledger
+
+    async def _look_for_a_gap(self, loaded: Loaded, run_id: str) -> None:
+        """Doubt a ledger that lacks an event before the anchor, and the lack of one where there is such an event.
+
+        Of two bookkeepers the one that comes home late may write its anchor after its successor has removed the
+        ledgers that lie before it.
+        """
+        ledger = loaded.ledgers.get(run_id)
+        wanted = {"seq": 1 + (ledger.sequence if ledger else 0), "next_by_subj": self._names.run_events(run_id)}
+        following = await direct.leader_get(self._connection, self._names.events_stream, wanted)
+        if following is not None and loaded.anchor is not None and following.sequence <= loaded.anchor.sequence:
+            loaded.doubtful.add(run_id)
+            loaded.ledgers.pop(run_id, None)
+            self._saved.pop(run_id, None)
 
     async def _is_sure(self, ledger: Ledger, anchor: Anchor | None) -> bool:
         if anchor is not None and ledger.sequence <= anchor.sequence:
