@@ -149,6 +149,7 @@ class World:
         self.silent: dict[int, float] = {}
         """Process -> the longest silence between two heartbeats, in seconds."""
         self._heard: dict[int, float] = {}
+        self._parents: dict[int, int] = {}
         self._news = asyncio.Event()
         self._closing = AsyncExitStack()
         self._numbers = itertools.count(1)
@@ -232,9 +233,11 @@ class World:
 
     def ancestors(self, pid: int) -> list[int]:
         """Its parent, and so on, as far as they have said so."""
-        parents = {line.pid: line.parent for line in read_notes() if isinstance(line, Process)}
+        if pid not in self._parents:  # what was written down is read again only for news
+            self._parents = {line.pid: line.parent for line in read_notes() if isinstance(line, Process)}
+            self._parents.setdefault(pid, 0)
         found = []
-        while (pid := parents.get(pid, 0)) and pid not in found:
+        while (pid := self._parents.get(pid, 0)) and pid not in found:
             found.append(pid)
         return found
 
