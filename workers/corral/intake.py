@@ -23,6 +23,8 @@ PROMISE = 0.5
 """Seconds for which more than one slot is kept for a topic that does not fill them."""
 AGAIN = 1.0
 """Seconds before something that failed is tried again, or a pause is looked at again."""
+REFUSED_AGAIN = 5.0
+"""Seconds before something is tried again that somebody else has to set right."""
 LENT = 2
 """So many times its slots a worker may hold of topics whose tasks wait for room: most of them lend their slots."""
 
@@ -68,17 +70,22 @@ class Intake:
 
     async def run(self) -> None:
         """Pull until `stop`."""
-        for topic, source in self._sources.items():
-            await ensure_consumer(self._connection, self._names, topic, self._settings)
-            source.puller = Puller(
-                self._connection,
-                self._names.tasks_stream,
-                self._names.consumer(topic),
-                on_delivery=partial(self._on_delivery, source),
-                on_room=self.refill,
-                on_missing=partial(self._on_missing, topic),
-            )
-        self._room.set()
+        async with asyncio.TaskGroup() as group:
+            for topic, source in self._sources.items():
+                await ensure_consumer(self._connection, self._names, topic, self._settings)
+                source.puller = Puller(
+                    self._connection,
+                    self._names.tasks_stream,
+                    self._names.consumer(topic),
+                    on_delivery=partial(self._on_delivery, source),
+                    on_room=self.refill,
+                    on_missing=partial(self._on_missing, group, topic),
+                    on_error=partial(self._on_error, topic),
+                )
+            self._room.set()
+            await self._pull()
+
+    async def _pull(self) -> None:
         while not self._stopped:
             await self._room.wait()
             self._room.clear()
@@ -160,17 +167,32 @@ class Intake:
                 room = min(room, self._settings.threads - source.busy - asked)
         return Demand(room=max(0, room), asked=asked, backlog=source.puller.backlog, recent=source.recent)
 
-    def _on_missing(self, topic: str) -> None:
-        """Somebody deleted the topic's consumer."""
-        log.warning("the consumer of a topic is gone, and is made again", extra={"topic": topic})
-        asyncio.create_task(self._restore(topic), name=f"restore {topic}")  # noqa: RUF006  # it ends by itself
+    def _on_missing(self, group: asyncio.TaskGroup, topic: str) -> None:
+        """Somebody deleted the topic's consumer, or the stream."""
+        if not self._stopped:
+            group.create_task(self._restore(topic), name=f"restore {topic}")
 
     async def _restore(self, topic: str) -> None:
         try:
             await ensure_consumer(self._connection, self._names, topic, self._settings)
         except CorralError as error:
-            log.warning("the consumer of a topic could not be made", extra={"topic": topic, "error": str(error)})
-        self.refill()
+            # Without the stream its messages are gone too. Who starts or watches pools has to know, and makes it again.
+            log.error(
+                "no tasks of a topic: its consumer is gone and cannot be made; a new pool makes what is missing",
+                extra={"topic": topic, "error": str(error)},
+            )
+            asyncio.get_running_loop().call_later(REFUSED_AGAIN, self.refill)
+        else:
+            log.warning("the consumer of a topic was gone, and is made again", extra={"topic": topic})
+            self.refill()
+
+    def _on_error(self, topic: str, error: CorralError) -> None:
+        """The server lets this user pull no longer: rights were changed."""
+        log.error(
+            "no tasks of a topic: this worker's user may not pull them; it needs the rights of the role `worker`",
+            extra={"topic": topic, "error": str(error)},
+        )
+        asyncio.get_running_loop().call_later(REFUSED_AGAIN, self.refill)
 
     def _cap(self, processor: Processor[Any, ..., Any]) -> int:
         most = min(self._slots, self._isolated) if processor.isolate else self._slots
