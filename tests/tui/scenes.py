@@ -15,6 +15,7 @@ from corral.ledger import Counts
 from corral.messages import TaskId
 from corral.runs import Beat, Record
 from corral_tui.fold import Detail
+from corral_tui.replay import History
 from corral_tui.state import State
 from corral_tui.story import Story
 from corral_tui.values import Link
@@ -75,6 +76,10 @@ class PlainSource:
             story.apply(sequence, at, event)
         story.complete = True
         return story
+
+    async def history(self, run_id: str) -> tuple[History, bool]:
+        del run_id
+        return [(sequence, at, events.encode_event(event)) for sequence, at, event in self.stored], True
 
     async def retry(self, run_id: str) -> int:
         self.retried.append(run_id)

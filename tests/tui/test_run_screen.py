@@ -163,6 +163,7 @@ async def test_help_lists_the_keys_that_work_here(size: tuple[int, int]) -> None
             "quit at once",
         ):
             assert said in stage.text()
+        await stage.press("pagedown")
         assert "✓ success" in stage.text()
         await stage.press("escape")
         assert stage.line_with("7qk2mz")

@@ -16,13 +16,16 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 
+from corral.errors import CorralError
 from corral_tui import figures
 from corral_tui.exports import write
 from corral_tui.ordering import Ordering
 from corral_tui.palette import Actions, Runs
+from corral_tui.replay import Replay
 from corral_tui.screens.base import LiveScreen
 from corral_tui.screens.confirm import Confirm
 from corral_tui.screens.help import HelpScreen
+from corral_tui.screens.replay import ReplayScreen
 from corral_tui.screens.run import RunScreen
 from corral_tui.screens.runs import RunsScreen
 from corral_tui.source import Source
@@ -76,6 +79,8 @@ class Dashboard(App[int], inherit_bindings=False):
         self._frame = frame
         self._run_id = run_id
         self.ordering = Ordering(self)
+        self.stopwatch = time.perf_counter
+        """Measures how long something takes here."""
         self.frozen_at: float | None = None
         """When the view was frozen; None while it is live."""
         self._late: deque[tuple[float, int]] = deque(maxlen=100)
@@ -158,6 +163,25 @@ class Dashboard(App[int], inherit_bindings=False):
         while isinstance(self.screen, LiveScreen) and not isinstance(self.screen, RunsScreen):
             self.pop_screen()
         self.push_screen(RunScreen(run_id))
+
+    @work
+    async def open_replay(self, run_id: str) -> None:
+        """Read what is stored of a run, and let it play again."""
+        with self.source.lock:
+            record = self.source.state.records.get(run_id)
+        if record is None:
+            return
+        self.flash(("reading what is stored of it", "dim"))
+        try:
+            history, whole = await self.source.history(run_id)
+        except CorralError as error:
+            self.flash(("no replay: ", "error"), (clean(str(error)), "text"))
+            return
+        if not history:
+            self.flash(("nothing is stored of it any more", "warning"))
+            return
+        self._flash = ((), 0.0)
+        self.push_screen(ReplayScreen(Replay(record, history, whole=whole)))
 
     # --- orders --------------------------------------------------------------------------------------
 

@@ -22,11 +22,12 @@ from urllib.parse import urlsplit
 from corral.checkpoint_reading import Checkpoint, read_checkpoint
 from corral.client import Client, StoredEvent
 from corral.errors import CorralError
-from corral.events import Receipt
+from corral.events import Receipt, encode_event
 from corral.messages import TaskId
 from corral.runs import Beat
 from corral.subjects import LEADER_KEY
 from corral_tui.fold import Detail
+from corral_tui.replay import History
 from corral_tui.state import State
 from corral_tui.story import Story
 from corral_tui.values import Link, Phase
@@ -37,6 +38,8 @@ MARGIN = 60.0
 """Seconds before the oldest live run from which on events are read: clocks differ."""
 CHUNK = 100
 """Events that are folded while the lock is held: the screen waits no longer than that."""
+MOST = 64 * 1024 * 1024
+"""Bytes of a run's events that are read for a replay."""
 LEASE = 2.0
 """Seconds between two looks at who keeps the books."""
 WATCH = 0.2
@@ -89,6 +92,9 @@ class Feed:
 
     async def story(self, run_id: str, task: TaskId) -> Story:
         return await self._ordered(lambda client: _read_story(client, run_id, task))
+
+    async def history(self, run_id: str) -> tuple[History, bool]:
+        return await self._ordered(lambda client: _read_history(client, run_id))
 
     async def _ordered(self, order: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
         """What the client makes of an order, in its own thread."""
@@ -264,6 +270,22 @@ async def _read_story(client: Client, run_id: str, task: TaskId) -> Story:
             await asyncio.sleep(0)
     story.complete = True
     return story
+
+
+async def _read_history(client: Client, run_id: str) -> tuple[History, bool]:
+    history: History = []
+    size = 0
+    async for batch in client.read_events(run_id=run_id):
+        if not batch:
+            return history, True
+        for stored in batch:
+            event = encode_event(stored.event)
+            size += len(event)
+            if size > MOST:
+                return history, False
+            history.append((stored.seq, stored.at, event))
+        await asyncio.sleep(0)
+    return history, True
 
 
 def _chunks(batch: Sequence[StoredEvent]) -> list[Sequence[StoredEvent]]:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from corral.events import Receipt
 from corral.messages import TaskId
+from corral_tui.replay import History
 from corral_tui.state import State
 from corral_tui.story import Story
 
@@ -60,5 +61,13 @@ class Source(Protocol):
 
         Raises:
             CorralError: it cannot be read.
+        """
+        ...
+
+    async def history(self, run_id: str) -> tuple[History, bool]:
+        """The stored events of a run, and whether that is all of them: there is a bound to what is kept.
+
+        Raises:
+            CorralError: they cannot be read.
         """
         ...

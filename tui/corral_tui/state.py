@@ -14,7 +14,7 @@ import msgspec
 from corral.events import AnyEvent
 from corral.ledger import Counts, Ledger
 from corral.runs import Beat, Record, Status, outcome, public_status
-from corral_tui.fold import Detail, Fold
+from corral_tui.fold import Detail, Fold, Work
 from corral_tui.forecast import stalled_for
 from corral_tui.pulse import Pulse
 from corral_tui.values import Link, RunView, ShareView, Truth, WorkerView
@@ -178,31 +178,12 @@ class State:
         record = self.records.get(run_id)
         return bytes(record.body) if record else b""
 
-    def at_work(self, run_id: str, now: float) -> int:
-        """How many workers execute something of a run."""
-        return sum(1 for beat, _ in self._fresh(now, DEATH) if _executes(beat, run_id))
-
     def shares(self, run_id: str, now: float) -> list[ShareView]:
         """The workers that execute something of a run, or have; by name."""
-        detail = self.detail if self.detail is not None and self.detail.run_id == run_id else None
-        beats = {beat.id: beat for beat, _ in self._fresh(now, DEATH)}
-        work = detail.work if detail is not None else {}
-        shares = []
-        for worker in sorted({*work, *(beat.id for beat in beats.values() if _executes(beat, run_id))}):
-            beat, done = beats.get(worker), work.get(worker)
-            shares.append(
-                ShareView(
-                    worker=worker,
-                    running=(sum(beat.running.get(run_id, {}).values()) + (run_id in beat.roots)) if beat else 0,
-                    success=done.success if done else 0,
-                    error=done.error if done else 0,
-                    interrupted=done.interrupted if done else 0,
-                    rate=done.pulse.rate(now + self.skew, 5.0) if done else 0.0,
-                    last_at=done.last_at if done else 0.0,
-                    host=beat.host if beat else "",
-                )
-            )
-        return shares
+        beats = {beat.id: beat for beat, _ in self._fresh(now, DEATH) if _executes(beat, run_id)}
+        alive = {beat.id: beat for beat, _ in self._fresh(now, DEATH)}
+        work = self.detail.work if self.detail is not None and self.detail.run_id == run_id else {}
+        return _shares(run_id, {name: alive.get(name) for name in {*work, *beats}}, work, now + self.skew)
 
     def truth(self, now: float) -> Truth:
         """The line on top."""
@@ -273,41 +254,13 @@ class State:
         )
 
     def _from_fold(self, record: Record, fold: Fold, now: float) -> RunView:
-        ledger = fold.ledger
         running: dict[str, int] = {}
         root_running = False
         for beat, _ in self._fresh(now, DEATH):
             root_running = root_running or record.id in beat.roots
             for topic, tasks in beat.running.get(record.id, {}).items():
                 running[topic] = running.get(topic, 0) + tasks
-        counts, topics = ledger.counts({} if ledger.over else running, root_running and not ledger.over)
-        left = counts.pending + counts.running
-        calm_rate = fold.pulse.rate(now + self.skew, ETA_WINDOW)
-        order = ledger.interrupt
-        moving = left and calm_rate and order is None
-        view = RunView(
-            id=record.id,
-            topic=record.topic,
-            status=_live_status(record, ledger),
-            counts=counts,
-            topics=topics,
-            created_at=record.created_at,
-            started_at=record.started_at,
-            finished_at=ledger.last_at if ledger.over else None,
-            unique=record.unique,
-            sequence=ledger.sequence,
-            folded=True,
-            growing=not ledger.over and ledger.tree.outcome((0, 0)) is None,
-            root=ledger.root_state(root_running),
-            rate=fold.pulse.rate(now + self.skew),
-            eta=left / calm_rate if moving else None,
-            interrupted_by=order.by if order else record.interrupted_by,
-            interrupt_reason=order.reason if order else record.interrupt_reason,
-            receipt=ledger.receipt or record.receipt,
-        )
-        if not moving and stalled_for(view, fold.pulse, ledger, now + self.skew) is not None:
-            return replace(view, stalled=True)
-        return view
+        return _run_view(record, fold, now + self.skew, running, root_running=root_running)
 
     def _fresh(self, now: float, seconds: float) -> Iterator[tuple[Beat, float]]:
         return ((beat, seen_at) for beat, seen_at in self._beats.values() if now - seen_at <= seconds)
@@ -315,6 +268,71 @@ class State:
     def _widen(self, counts: Counts) -> None:
         for name in ("total", "running", "error", "interrupted"):
             self.widest[name] = max(self.widest.get(name, 0), getattr(counts, name))
+
+
+def replayed(record: Record, detail: Detail, at: float) -> tuple[RunView, list[ShareView]]:
+    """A run and its workers as they stood at a moment by the server's clock, by the events until then."""
+    young = msgspec.structs.replace(
+        record, state="queued", interrupted_by=None, interrupt_reason=None, receipt=None, finished_at=None
+    )
+    view = _run_view(young, detail.fold, at, {}, root_running=False)
+    return view, _shares(record.id, dict.fromkeys(detail.work), detail.work, at)
+
+
+def _run_view(
+    record: Record, fold: Fold, server_now: float, running: Mapping[str, int], *, root_running: bool
+) -> RunView:
+    ledger = fold.ledger
+    counts, topics = ledger.counts({} if ledger.over else running, root_running and not ledger.over)
+    left = counts.pending + counts.running
+    calm_rate = fold.pulse.rate(server_now, ETA_WINDOW)
+    order = ledger.interrupt
+    moving = left and calm_rate and order is None
+    view = RunView(
+        id=record.id,
+        topic=record.topic,
+        status=_live_status(record, ledger),
+        counts=counts,
+        topics=topics,
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=ledger.last_at if ledger.over else None,
+        unique=record.unique,
+        sequence=ledger.sequence,
+        folded=True,
+        growing=not ledger.over and ledger.tree.outcome((0, 0)) is None,
+        root=ledger.root_state(root_running),
+        rate=fold.pulse.rate(server_now),
+        eta=left / calm_rate if moving else None,
+        interrupted_by=order.by if order else record.interrupted_by,
+        interrupt_reason=order.reason if order else record.interrupt_reason,
+        receipt=ledger.receipt or record.receipt,
+    )
+    if not moving and stalled_for(view, fold.pulse, ledger, server_now) is not None:
+        return replace(view, stalled=True)
+    return view
+
+
+def _shares(
+    run_id: str, workers: Mapping[str, Beat | None], work: Mapping[str, Work], server_now: float
+) -> list[ShareView]:
+    """What workers do for a run, by name; None for one that is not heard of."""
+    shares = []
+    for worker in sorted(workers):
+        beat, done = workers[worker], work.get(worker)
+        shares.append(
+            ShareView(
+                worker=worker,
+                running=(sum(beat.running.get(run_id, {}).values()) + (run_id in beat.roots)) if beat else 0,
+                success=done.success if done else 0,
+                error=done.error if done else 0,
+                interrupted=done.interrupted if done else 0,
+                rate=done.pulse.rate(server_now, 5.0) if done else 0.0,
+                last_at=done.last_at if done else 0.0,
+                host=beat.host if beat else "",
+            )
+        )
+    return shares
 
 
 def _live_status(record: Record, ledger: Ledger) -> Status:

@@ -24,6 +24,10 @@ _NAMES = {
     "minus": "-",
     "left_square_bracket": "[",
     "right_square_bracket": "]",
+    "left_curly_bracket": "{",
+    "right_curly_bracket": "}",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
     "escape": "esc",
     "pagedown": "pgdn",
     "pageup": "pgup",
@@ -34,7 +38,11 @@ class HelpScreen(ModalScreen[None], inherit_bindings=False):
     """Opened over a screen, about that screen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,q,enter", "dismiss", "close", key_display="esc")
+        Binding("escape,question_mark,q,enter", "dismiss", "close", key_display="esc"),
+        Binding("down,j", "scroll(1)", show=False),
+        Binding("up,k", "scroll(-1)", show=False),
+        Binding("pagedown,space", "scroll(10)", show=False),
+        Binding("pageup", "scroll(-10)", show=False),
     ]
 
     def __init__(self, bindings: Iterable[ActiveBinding]) -> None:
@@ -47,6 +55,10 @@ class HelpScreen(ModalScreen[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         self.query_one(Lines).show(self._lines)
+
+    def action_scroll(self, lines: int) -> None:
+        """Where there is less room than it takes."""
+        self.query_one("#box").scroll_relative(y=lines, animate=False)
 
 
 def help_lines(bindings: Iterable[ActiveBinding]) -> list[Line]:

@@ -10,8 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from corral_tui import view
-from corral_tui.fold import Detail
 from corral_tui.fronts import NONE
+from corral_tui.look import Look
 from corral_tui.screens.base import LiveScreen
 from corral_tui.screens.task import TaskScreen
 from corral_tui.screens.workers import WorkersScreen
@@ -22,7 +22,6 @@ from corral_tui.tabs.events import EventsTab
 from corral_tui.tabs.tasks import TasksTab
 from corral_tui.tabs.topics import TopicsTab
 from corral_tui.tabs.workers import WorkersTab
-from corral_tui.values import RunView
 from corral_tui.widgets.grid import Grid
 from corral_tui.widgets.lines import Centred, Lines
 
@@ -71,6 +70,7 @@ class RunScreen(LiveScreen):
         Binding("i", "interrupt", "interrupt"),
         Binding("r", "retry", "retry"),
         Binding("w", "workers", "all workers"),
+        Binding("left_square_bracket,right_square_bracket", "replay", "time travel", show=False, key_display="["),
     ]
     AUTO_FOCUS = "#map"
 
@@ -88,12 +88,16 @@ class RunScreen(LiveScreen):
         yield Centred(id="gone")
 
     def on_mount(self) -> None:
-        self.dashboard.source.look_at(self.run_id)
+        self.look_at(self.run_id)
         self.action_tab(0)
         super().on_mount()
 
     def on_unmount(self) -> None:
-        self.dashboard.source.look_at(None)
+        self.look_at(None)
+
+    def look_at(self, run_id: str | None) -> None:
+        """Let the events of a run be read, or of none."""
+        self.dashboard.source.look_at(run_id)
 
     @property
     def _roomy(self) -> bool:
@@ -107,43 +111,56 @@ class RunScreen(LiveScreen):
 
     # --- painting ------------------------------------------------------------------------------------
 
-    def repaint(self, now: float) -> None:
+    def look(self, now: float) -> Look | None:
+        """What is shown; None if there is no such run (any more)."""
         state = self.dashboard.source.state
         run = state.run(self.run_id, now)
-        self.set_class(run is None, "gone")
         if run is None:
-            known = state.link.ready
+            return None
+        return Look(
+            run=run,
+            detail=state.detail if state.detail is not None and state.detail.run_id == run.id else None,
+            ledger=state.ledger(run.id),
+            pulse=state.pulse(run.id),
+            shares=state.shares(run.id, now),
+            now=now,
+            server_now=now + state.skew,
+            agrees=state.agrees(run.id),
+            served=run.topic in state.served(now),
+        )
+
+    def repaint(self, now: float) -> None:
+        look = self.look(now)
+        self.set_class(look is None, "gone")
+        if look is None:
+            known = self.dashboard.source.state.link.ready
             said = "is not here: its record has expired" if known else "is not read yet"
             self.query_one("#gone", Centred).show([line(("run ", "dim"), (self.run_id, "strong"), (f" {said}", "dim"))])
             return
-        if run.ended != self._ended:
-            self._ended = run.ended
+        if look.run.ended != self._ended:
+            self._ended = look.run.ended
             self.refresh_bindings()
-        detail = state.detail if state.detail is not None and state.detail.run_id == self.run_id else None
-        self._paint_head(run, detail, now)
-        labels = [tab.label(run, detail) for tab in self._tabs]
-        hint = self.tab.hint(detail) if detail is not None and detail.caught_up else "reading events"
+        self._paint_head(look)
+        labels = [tab.label(look) for tab in self._tabs]
+        read = look.detail is not None and look.detail.caught_up
+        hint = self.tab.hint(look.detail) if look.detail is not None and read else "reading events"
         self.query_one(TabLine).show_tabs(labels, self._active, hint, roomy=self._roomy)
-        self.tab.paint(run, detail, now)
+        self.tab.paint(look)
 
-    def _paint_head(self, run: RunView, detail: Detail | None, now: float) -> None:
-        state = self.dashboard.source.state
-        width = self.size.width - 2
+    def _paint_head(self, look: Look) -> None:
+        run, width = look.run, self.size.width - 2
         space: list[Line] = [()] if self._roomy else []
-        server_now = now + state.skew
-        late = detail.stragglers(server_now) if detail is not None and detail.caught_up else NONE
+        late = look.detail.stragglers(look.server_now) if look.detail is not None and look.detail.caught_up else NONE
         lines: list[Line] = [
             *space,
-            view.run_title(run, now),
+            view.run_title(run, look.now),
             *space,
             view.run_bar(run, width),
             *space,
-            *view.conservation(run, width, agrees=state.agrees(self.run_id)),
-            *view.run_pulse(
-                run, state.pulse(self.run_id), state.ledger(self.run_id), late=late, now=server_now, width=width
-            ),
+            *view.conservation(run, width, agrees=look.agrees),
+            *view.run_pulse(run, look.pulse, look.ledger, late=late, now=look.server_now, width=width),
         ]
-        if note := view.run_note(run, served=run.topic in state.served(now)):
+        if note := view.run_note(run, served=look.served):
             lines.append(note)
         self.query_one("#head", Lines).show(lines)
 
@@ -182,6 +199,10 @@ class RunScreen(LiveScreen):
 
     def exported(self) -> Any:
         return {"run": self.run_id, self.tab.TITLE.lower(): self.tab.exported()}
+
+    def action_replay(self) -> None:
+        """Let what is stored of it play again."""
+        self.dashboard.open_replay(self.run_id)
 
     def action_workers(self) -> None:
         self.app.push_screen(WorkersScreen())

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual.containers import Container
 
 from corral_tui.fold import Detail
-from corral_tui.values import RunView
+from corral_tui.look import Look
 
 if TYPE_CHECKING:
     from corral_tui.app import Dashboard
 
 
 class Tab(Container):
-    """One part of a run. The state's lock is held while a method is called that takes a `Detail`."""
+    """One part of a run. The state's lock is held while a method is called that takes a look."""
 
     TITLE: ClassVar[str]
     DEFAULT_CSS = """
@@ -27,12 +27,12 @@ class Tab(Container):
         return cast("Dashboard", self.app)
 
     @abstractmethod
-    def label(self, run: RunView, detail: Detail | None) -> str:
+    def label(self, look: Look) -> str:
         """Its name, with what is in it."""
 
     @abstractmethod
-    def paint(self, run: RunView, detail: Detail | None, now: float) -> None:
-        """Show what is known now."""
+    def paint(self, look: Look) -> None:
+        """Show what is known of the run."""
 
     @abstractmethod
     def take_focus(self) -> None:

@@ -14,9 +14,10 @@ from corral_tui import figures, view
 from corral_tui.columns import WIDE, error_columns, group_columns
 from corral_tui.fold import Detail
 from corral_tui.groups import GroupView
+from corral_tui.look import Look
 from corral_tui.rows import error_row, group_row
 from corral_tui.tabs.base import Tab
-from corral_tui.values import ErrorView, RunView
+from corral_tui.values import ErrorView
 from corral_tui.widgets.pane import Pane
 from corral_tui.widgets.table import Cells, Table
 
@@ -44,21 +45,21 @@ class ErrorsTab(Tab):
             yield Table(id="errors", empty="no errors", opens=True)
             yield Pane(id="traceback", raised=True)
 
-    def label(self, run: RunView, detail: Detail | None) -> str:
-        errors, groups = run.counts.error, len(detail.groups) if detail else 0
+    def label(self, look: Look) -> str:
+        errors, groups = look.run.counts.error, len(look.detail.groups) if look.detail else 0
         if not errors:
             return "Errors"
         return f"Errors {figures.count(errors)}" + (f" in {figures.plural(groups, 'group')}" if groups else "")
 
     def hint(self, detail: Detail) -> str:
         if self._group is None:
-            over = detail.fold.ledger.over and not self.dashboard.read_only
+            over = bool(self.screen.check_action("retry", ()))
             return "r brings back all of them: a retry is of the whole run" if over and self._groups else ""
         kept, seen = len(detail.errors), detail.seen_errors
         return f"of the last {figures.count(kept)} of {figures.count(seen)}" if seen > kept else ""
 
-    def paint(self, run: RunView, detail: Detail | None, now: float) -> None:
-        del run
+    def paint(self, look: Look) -> None:
+        detail, now = look.detail, look.now
         if detail is None:
             return
         self.query_one("#errors-both").set_class(self.app.size.width >= WIDE, "beside")

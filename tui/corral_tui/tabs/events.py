@@ -9,9 +9,10 @@ from textual.app import ComposeResult
 from corral_tui import figures
 from corral_tui.columns import event_columns
 from corral_tui.fold import Detail
+from corral_tui.look import Look
 from corral_tui.rows import event_row
 from corral_tui.tabs.base import Tab
-from corral_tui.values import EventView, RunView
+from corral_tui.values import EventView
 from corral_tui.widgets.table import Table
 
 
@@ -25,21 +26,20 @@ class EventsTab(Tab):
     def compose(self) -> ComposeResult:
         yield Table(id="events", empty="no events are stored any more")
 
-    def label(self, run: RunView, detail: Detail | None) -> str:
-        del run
-        seen = detail.seen_events if detail else 0
+    def label(self, look: Look) -> str:
+        seen = look.detail.seen_events if look.detail else 0
         return f"Events {figures.count(seen)}" if seen else "Events"
 
     def hint(self, detail: Detail) -> str:
         kept, seen = len(detail.events), detail.seen_events
         return f"the last {figures.count(kept)} of {figures.count(seen)}" if seen > kept else ""
 
-    def paint(self, run: RunView, detail: Detail | None, now: float) -> None:
-        del run, now
+    def paint(self, look: Look) -> None:
+        detail = look.detail
         if detail is None:
             return
         self._kept = detail.events
-        if self._keys[0] != detail.seen_events:
+        if self._keys[0] != detail.seen_events or len(self._keys[1]) != len(detail.events):
             self._keys = (detail.seen_events, list(reversed(detail.events)))
         columns, kept = event_columns(self.size.width - 1), detail.events
         self.query_one(Table).show(

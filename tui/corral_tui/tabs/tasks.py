@@ -9,10 +9,9 @@ from textual.app import ComposeResult
 
 from corral.messages import TaskId, task_text
 from corral_tui import figures, taskview
-from corral_tui.fold import Detail
+from corral_tui.look import Look
 from corral_tui.tabs.base import Tab
 from corral_tui.taskmap import TaskMap
-from corral_tui.values import RunView
 from corral_tui.widgets.grid import Grid
 from corral_tui.widgets.lines import Lines
 
@@ -34,17 +33,15 @@ class TasksTab(Tab):
         yield Grid(id="map")
         yield Lines(id="cell")
 
-    def label(self, run: RunView, detail: Detail | None) -> str:
-        del detail
-        return f"Tasks {figures.count(run.counts.total)}"
+    def label(self, look: Look) -> str:
+        return f"Tasks {figures.count(look.run.counts.total)}"
 
-    def paint(self, run: RunView, detail: Detail | None, now: float) -> None:
-        ledger = self.dashboard.source.state.ledger(run.id)
-        if ledger is not None and detail is not None:
-            sequence, at = self._updated
-            if ledger.sequence != sequence and not 0 <= now - at < EVERY:
-                self._map.update(ledger, detail.fronts.tops())
-                self._updated = (ledger.sequence, now)
+    def paint(self, look: Look) -> None:
+        ledger, now = look.ledger, self.dashboard.now
+        sequence, at = self._updated
+        if ledger is not None and ledger.sequence != sequence and not 0 <= now - at < EVERY:
+            self._map.update(ledger, look.detail.fronts.tops() if look.detail else {})
+            self._updated = (ledger.sequence, now)
         grid = self.query_one(Grid)
         grid.show(self._map)
         self._say()

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 
 from corral.runs import plain
 from corral_tui.columns import topic_columns
-from corral_tui.fold import Detail
+from corral_tui.look import Look
 from corral_tui.rows import topic_row
 from corral_tui.tabs.base import Tab
 from corral_tui.values import RunView
@@ -24,13 +24,11 @@ class TopicsTab(Tab):
     def compose(self) -> ComposeResult:
         yield Table(id="topics")
 
-    def label(self, run: RunView, detail: Detail | None) -> str:
-        del detail
-        return f"Topics {len(run.topics)}"
+    def label(self, look: Look) -> str:
+        return f"Topics {len(look.run.topics)}"
 
-    def paint(self, run: RunView, detail: Detail | None, now: float) -> None:
-        del detail, now
-        self._run = run
+    def paint(self, look: Look) -> None:
+        run = self._run = look.run
         topics = sorted(run.topics, key=lambda topic: (-run.topics[topic].total, topic))
         columns = topic_columns(self.size.width - 1, run.counts.total, max((len(topic) for topic in topics), default=0))
         self.query_one(Table).show(

@@ -8,10 +8,10 @@ from typing import Any
 from textual.app import ComposeResult
 
 from corral_tui.columns import share_columns
-from corral_tui.fold import Detail
+from corral_tui.look import Look
 from corral_tui.rows import share_row
 from corral_tui.tabs.base import Tab
-from corral_tui.values import RunView, ShareView
+from corral_tui.values import ShareView
 from corral_tui.widgets.table import Table
 
 
@@ -24,14 +24,12 @@ class WorkersTab(Tab):
     def compose(self) -> ComposeResult:
         yield Table(id="shares", empty="no worker has had anything of it yet")
 
-    def label(self, run: RunView, detail: Detail | None) -> str:
-        del detail
-        at_work = self.dashboard.source.state.at_work(run.id, self.dashboard.now)
+    def label(self, look: Look) -> str:
+        at_work = sum(share.running > 0 for share in look.shares)
         return f"Workers {at_work}" if at_work else "Workers"
 
-    def paint(self, run: RunView, detail: Detail | None, now: float) -> None:
-        del detail
-        shares = {share.worker: share for share in self.dashboard.source.state.shares(run.id, now)}
+    def paint(self, look: Look) -> None:
+        shares, now = {share.worker: share for share in look.shares}, look.now
         self._shares = shares
         columns = share_columns(self.size.width - 1, max((share.success for share in shares.values()), default=0))
         self.query_one(Table).show(
