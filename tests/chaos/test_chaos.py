@@ -11,9 +11,11 @@ from tests.chaos.history import describe, run_history
 from tests.chaos.plans import make_plan
 from tests.chaos.servers import Servers
 
-ON_ONE_SERVER = (1, 2, 3)
-"""Seeds."""
-ON_A_CLUSTER = (1,)
+ON_ONE_SERVER = (533, 1001)
+"""Seeds: a bookkeeper that was frozen while it wrote a checkpoint, once left an anchor without the ledgers before it;
+the server and a worker killed."""
+ON_A_CLUSTER = (8,)
+"""A rolling restart, in which a reader once met a consumer whose node was away."""
 
 
 @pytest.fixture
