@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -18,6 +19,7 @@ from corral.credentials import Access, Login
 from corral.errors import BadName, NoServer, PermissionDenied
 from corral.jetstream.connection import Connection
 from tests.servers import ServerProcess
+from tests.system.stage import within
 
 Servers = Callable[..., ServerProcess]
 
@@ -127,6 +129,37 @@ async def test_tls_with_an_authority_of_ones_own(server_process: Servers, tmp_pa
     other = Authority.new().write(tmp_path / "other", ["127.0.0.1"])
     with pytest.raises(NoServer, match="its certificate is not trusted"):
         await enter(server.url, ca=str(other.ca))
+
+
+async def test_an_outage_with_tls_is_only_time_that_passes(server_process: Servers, tmp_path: Path) -> None:
+    files = Authority.new().write(tmp_path, ["127.0.0.1"])
+    server = server_process(extra=f'tls {{ cert_file: "{files.cert}", key_file: "{files.key}" }}')
+    access = Access(urls=[server.url], login=Login(ca=str(files.ca)))
+    connection = await Connection.open(access, name="test")
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+    await connection.subscribe("some.>", lambda message: received.put_nowait(message.data))
+    back = asyncio.Event()
+    connection.on_reconnect(back.set)
+
+    async def talk() -> None:
+        """Something is always being written when the server goes."""
+        while True:
+            await connection.publish("other", b"x" * 1000)
+            await connection.flush(1.0)
+
+    talking = asyncio.create_task(talk())
+    for stop in (server.stop, server.kill):
+        back.clear()
+        stop()
+        server.start()
+        await within(back.wait(), "the connection")
+        await connection.publish("some.thing", b"hello")
+        assert await within(received.get(), "a message") == b"hello"
+    server.kill()
+    assert not talking.done()
+    talking.cancel()
+    await asyncio.wait({talking})
+    await connection.close()  # with the server gone
 
 
 async def test_a_certificate_of_another_host_is_refused(server_process: Servers, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import stat
@@ -137,6 +138,38 @@ def test_the_command_says_what_comes_next_and_no_secret(tmp_path: Path) -> None:
     assert {path: before[path] for path in before if path.suffix in (".conf", ".json", ".pem", ".key")}.items() <= (
         contents(secured.folder).items()
     )
+
+
+def test_a_server_that_ends_by_itself_ends_the_command(tmp_path: Path) -> None:
+    secured = Secured(Corral(tmp_path))
+    with secured.corral.running("server", "--secure", str(secured.folder), "--port", "0", "--json") as server:
+        said = json.loads(server.wait_for("}"))
+        assert {role: said[role] for role in USERS} == {role: secured.context(role) for role in USERS}
+        os.kill(said["pid"], signal.SIGKILL)
+        done = server.done()
+    assert (done.code, "it has ended by itself" in done.err) == (4, True)
+
+
+def test_the_bookkeeper_can_be_elsewhere_and_several_stand_by(tmp_path: Path) -> None:
+    """As on a server that is started otherwise."""
+    secured = Secured(Corral(tmp_path))
+    with secured.running():
+        beside = ("bookkeeper", "--context", secured.context("bookkeeper"))
+        with secured.corral.running(*beside) as bookkeeper:
+            bookkeeper.wait_for("Ready", on="err")
+            bookkeeper.signal(signal.SIGTERM)
+            assert bookkeeper.done().code == 0
+        refused = secured.corral("bookkeeper", "--context", secured.context("viewer"))
+        assert refused.code == 4
+        assert "no permission" in refused.err
+
+
+def test_a_pool_that_may_not_work_says_so(tmp_path: Path) -> None:
+    secured = Secured(Corral(tmp_path))
+    with secured.running():
+        for role, subject in (("producer", "corral.beat.*"), ("viewer", "CORRAL.API.CONSUMER.INFO.corral_TASKS.many")):
+            done = secured.corral("pool", str(secured.app), "-p", "1", "--context", secured.context(role))
+            assert (done.code, f"'{subject}'" in done.err) == (4, True), done.err
 
 
 def test_hosts_and_ports_are_for_secured_servers(tmp_path: Path) -> None:

@@ -20,12 +20,20 @@ NOT_ALLOWED = 300.0
 """Seconds until somebody who may not be the bookkeeper tries again: rights can change."""
 
 
-async def stand(records: Records, name: str, lease: float, lead: Callable[[], Awaitable[None]]) -> None:
-    """Stand for election until cancelled; while elected, run `lead`. `lease` is in seconds."""
+async def stand(
+    records: Records, name: str, lease: float, lead: Callable[[], Awaitable[None]], *, only: bool = False
+) -> None:
+    """Stand for election until cancelled; while elected, run `lead`. `lease` is in seconds.
+
+    Raises:
+        PermissionDenied: this user may not be elected, and `only` for that was it started.
+    """
     while True:
         try:
             revision = await records.create(LEADER_KEY, name.encode(), ttl=lease)
         except PermissionDenied:
+            if only:
+                raise
             log.info("the books are kept elsewhere: this pool may not", extra={"pool": name})
             await asyncio.sleep(NOT_ALLOWED)
             continue

@@ -122,10 +122,10 @@ class Gate:
             async with self._room:
                 try:
                     said = await answer(message.data)
+                except errors.Unreadable as error:
+                    said = _refusal(errors.BadMessage("", str(error)))
                 except CorralError as error:
                     said = _refusal(error)
-                except msgspec.DecodeError as error:
-                    said = _refusal(errors.BadMessage("", str(error)))
                 except Exception:
                     log.exception("a producer's question could not be answered")
                     return

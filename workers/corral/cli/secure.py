@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,9 +35,9 @@ def serve_secured(folder: Path, *, hosts: Sequence[str], port: int | None, names
     settled = settle(folder, Names(settings.namespace), config_file(), hosts=hosts, port=PORT if port is None else port)
     with ends_when_told(), EmbeddedServer.start_in(folder, "server.conf", settled.url) as own:
         log_to_stderr("bookkeeper")
-        # Over loopback, whatever the machine is called elsewhere: the certificate is good for both.
         login = resolve(Login(context=str(settled.context(BOOKKEEPER)))).login
-        access = Access(urls=[f"tls://localhost:{own.port}"], login=login)
+        # Over loopback, whatever the machine is called elsewhere; another certificate may be good for that name only.
+        access = Access(urls=[f"tls://localhost:{own.port}", own.url], login=login)
 
         def on_ready() -> None:
             if json:
@@ -51,16 +52,28 @@ def serve_secured(folder: Path, *, hosts: Sequence[str], port: int | None, names
 
 
 async def _serve(own: EmbeddedServer, access: Access, settings: Settings, on_ready: Callable[[], None]) -> int:
+    told = _told()
     keeping = asyncio.create_task(keep_books(access, settings, on_ready))
     try:
         while own.running and not keeping.done():
-            await asyncio.wait({keeping}, timeout=LOOK)
+            await asyncio.wait({keeping, told}, timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                return exits.DONE
         if keeping.done():
             keeping.result()
         raise NoServer([own.url], f"it has ended by itself; see {own.home / 'logs'}")
     finally:
         keeping.cancel()
         await asyncio.wait({keeping})
+
+
+def _told() -> asyncio.Future[None]:
+    """Done at SIGTERM or SIGHUP. An exception in their handler could end any asyncio task that just runs."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[None] = loop.create_future()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None if told.done() else told.set_result(None))
+    return told
 
 
 def _tell(settled: Settled, own: EmbeddedServer) -> None:
@@ -89,6 +102,17 @@ def bookkeeper(server: Server = None, namespace: Namespace = None) -> int:
     settings = Settings.from_env(namespace=namespace)
     located = find_server(server)
     log_to_stderr("bookkeeper")
-    with ends_when_told():
-        asyncio.run(keep_books(located.access, settings, lambda: note("Ready. Ctrl-C stops it.")))
+    return asyncio.run(_keep(located.access, settings))
+
+
+async def _keep(access: Access, settings: Settings) -> int:
+    told = _told()
+    keeping = asyncio.create_task(keep_books(access, settings, lambda: note("Ready. Ctrl-C stops it.")))
+    try:
+        await asyncio.wait({keeping, told}, return_when=asyncio.FIRST_COMPLETED)
+        if keeping.done():
+            keeping.result()
+    finally:
+        keeping.cancel()
+        await asyncio.wait({keeping})
     return exits.DONE

@@ -23,7 +23,8 @@ from nats.aio.client import Client as NatsClient
 from corral.credentials import API_PREFIX, INBOX_PREFIX, Access
 from corral.decoding import decoder
 from corral.errors import ApiError, BadName, NoServer, PermissionDenied, TooLarge
-from corral.jetstream.link import Link, reason_of
+from corral.jetstream.entrance import reason_of
+from corral.jetstream.link import Link
 from corral.jetstream.requests import Requests
 from corral.jetstream.subscription import Message, Subscription
 from corral.jetstream.wire import publish_to_all

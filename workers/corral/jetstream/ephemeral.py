@@ -49,6 +49,7 @@ class Ephemeral:
         self._subscription: Subscription | None = None
         self._forget = connection.on_denied(self._on_denied)
         self._max_bytes = max(_MAX_BYTES, 2 * connection.max_payload)
+        self._made = False
         self._delivered = 0  # messages so far, as the server counts them
         self._asked = 0  # asked for, and neither delivered nor expired
 
@@ -71,6 +72,7 @@ class Ephemeral:
         elif filters:
             config["filter_subjects"] = list(filters)
         info = await self._connection.api(suffix, {"stream_name": self._stream, "config": config})
+        self._made = True
         self.pending = info["num_pending"]
         self.start = info["delivered"]["stream_seq"]
 
@@ -99,7 +101,7 @@ class Ephemeral:
             return
         with contextlib.suppress(CorralError):  # the server removes it by itself, after _INACTIVE seconds
             await self._subscription.close()
-            if self._connection.connected:
+            if self._made and self._connection.connected:
                 deleting = self._connection.api_subject(f"CONSUMER.DELETE.{self._stream}.{self.name}")
                 await self._connection.publish(deleting)
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
-import os
-import ssl
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
 
 from corral.credentials import Access
-from corral.errors import BadName, CorralError, NoServer, PermissionDenied
+from corral.errors import CorralError, NoServer, PermissionDenied
+from corral.jetstream.entrance import login_options, prepare, reason_of
 from corral.jetstream.wire import new_client
 
 _log = logging.getLogger(__name__)
@@ -47,7 +45,7 @@ class Link:
         self.servers = access.urls
         self.addresses = [_address(server) for server in access.urls]
         self._access = access
-        self._login = _login(access)
+        self._login = login_options(access)
         self.name = name
         self.client = new_client()
         self.closed = False
@@ -137,8 +135,7 @@ class Link:
             if client is self.client:
                 self.found_closed()
 
-        if self._access.needs_tls:
-            _insist_on_tls(client)
+        prepare(client, tls=self._access.needs_tls)
         await client.connect(
             self.servers,
             name=self.name,
@@ -211,54 +208,6 @@ class Link:
             self._opening.set_exception(PermissionDenied(f"log in at {', '.join(self.addresses)}", ""))
         elif len(self._failures) >= len(self.servers):
             self._opening.set_exception(NoServer(self.addresses, "; ".join(dict.fromkeys(self._failures))))
-
-
-def _login(access: Access) -> dict[str, Any]:
-    """What nats-py is told of who we are; BadName where that cannot be used."""
-    login = access.login
-    options: dict[str, Any] = {}
-    if access.needs_tls:
-        try:
-            options["tls"] = context = ssl.create_default_context(cafile=login.ca)
-            if login.cert is not None:
-                context.load_cert_chain(login.cert, login.key)
-        except (OSError, ValueError) as error:  # an SSLError is an OSError
-            raise BadName("certificate", login.cert or str(login.ca), reason_of(error)) from None
-    if any(urlsplit(url).username for url in access.urls):
-        return options  # what stands in the address goes first
-    if (login.creds or login.nkey) and importlib.util.find_spec("nkeys") is None:
-        raise BadName("login", str(login.creds or login.nkey), "it needs `pip install 'corral[secure]'`")
-    options["user_credentials"] = login.creds
-    options["nkeys_seed"] = login.nkey
-    if login.user is not None:
-        options["user"], options["password"] = login.user, login.password or ""
-    options["token"] = login.token
-    return options
-
-
-def _insist_on_tls(client: NatsClient) -> None:
-    """Send nothing to a server that offers no encryption: nats-py would send the password in the clear."""
-    connect_command = client._connect_command  # noqa: SLF001 (where the login is put into words)
-
-    def checked() -> bytes:
-        if not client._server_info.get("tls_required"):  # noqa: SLF001
-            raise nats.errors.Error("nats: it offers no TLS, and TLS was asked for")
-        return connect_command()
-
-    client._connect_command = checked  # type: ignore[method-assign]  # noqa: SLF001
-
-
-def reason_of(error: BaseException) -> str:
-    """What went wrong, in words for people."""
-    if isinstance(error, TimeoutError):
-        return "no answer"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}".lower().replace("tls", "TLS", 1).replace("_", " ")
-    if isinstance(error, OSError):
-        return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    return str(error).removeprefix("nats: ").strip("'")
 
 
 def _abort(client: NatsClient) -> None:
