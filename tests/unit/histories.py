@@ -367,13 +367,12 @@ class Simulation:
         self.queue.extend(messages)
 
     def between_two_parts(self) -> None:
-        """What is late, or meant for the round that has not begun yet."""
+        """What is late."""
         while self.ledger.over and self.tape.seldom(4):
             if any(self.outboxes.values()) and self.tape.seldom(2):
                 self.flush()
             else:
-                rounds = [self.ledger.round, self.ledger.round + 1]
-                ends, stops = RunEnded(self.choose(rounds), interrupted=True), Interrupted(self.choose(rounds))
+                ends, stops = RunEnded(self.ledger.round, interrupted=True), Interrupted(self.ledger.round)
                 self.store(ends if self.tape.pick(2) else stops)
 
 
