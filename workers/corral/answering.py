@@ -9,18 +9,21 @@ from typing import Literal
 
 from corral.bitmap import Bitmap
 from corral.book import Books
-from corral.errors import CorralError
+from corral.errors import CorralError, Unreadable
 from corral.events import Range
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.records import Records
 from corral.ledger import Ledger
 from corral.messages import TaskId
+from corral.oddities import Oddities
 from corral.questions import Answer, Question, decode_questions, encode
 from corral.runs import decode_record
 from corral.subjects import run_key
 
 log = logging.getLogger(__name__)
 
+MOST = 1_000
+"""Questions of a list that are answered: twice as many as a worker asks."""
 MARGIN = 4096
 """Bytes of a message that answers leave free."""
 RANGE = 64
@@ -43,16 +46,20 @@ class Answering:
         self._books = books
         self._fold_to = fold_to
         self._group = group
+        self._oddities = Oddities(log)
 
     def on_ask(self, message: Message) -> None:
         """A list of questions has come."""
-        self._group.create_task(self._answer(message))
+        if message.reply:
+            self._group.create_task(self._answer(message))
 
     async def _answer(self, message: Message) -> None:
         try:
             questions = decode_questions(message.data)
             await self._fold_to()
             await self._connection.publish(message.reply, await self._answers(questions))
+        except Unreadable as error:
+            self._oddities.note("what should be questions is left without an answer", error=str(error))
         except CorralError as error:
             log.warning("a question is left without an answer", extra={"error": str(error)})
         except Exception:
@@ -62,7 +69,7 @@ class Answering:
         """As many answers as fit into a message, in the order of the questions; the others are asked again."""
         room = self._connection.max_payload - MARGIN
         answers: list[bytes] = []
-        for question in questions:
+        for question in questions[:MOST]:
             answer = encode(await self._verdict(question))
             room -= len(answer) + 1
             if room < 0 and answers:
@@ -78,7 +85,10 @@ class Answering:
         if book is None or book.record is None or question.round > book.record.round:
             # Its record may be on its way here. Who says "over" for a run that has just begun would lose its task.
             entry = await self._records.get(run_key(question.run), leader=True)
-            live = entry is not None and decode_record(entry.value, question.run).live
+            try:
+                live = entry is not None and decode_record(entry.value, question.run).live
+            except Unreadable:
+                return None  # what is asked beside it can be told
             return None if live else Answer("over")
         if book.held is not None or question.round > book.ledger.round:
             return None

@@ -204,7 +204,7 @@ class Ending:
         await Reopener(self._connection, self._publisher, self._names).reopen(book.run_id, round, book.ledger)
         if book.marker is not None:
             # The order itself is on record only in the round that has begun; what it did is counted from here on.
-            ordered = events.Interrupted(round=round, by=book.marker.by, reason=book.marker.reason)
+            ordered = events.Interrupted(round=round, by=book.marker.by, reason=book.marker.reason).cut()
             subject = self._names.event(book.run_id, events.kind(ordered))
             await self._publisher.store(subject, events.encode_event(ordered))
         await self._fold_to(None)

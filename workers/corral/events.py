@@ -15,7 +15,7 @@ import msgspec
 
 from corral.decoding import Natural, decoder
 from corral.errors import Unreadable
-from corral.subjects import is_run_id, run_and_kind
+from corral.subjects import REASON_LIMIT, is_run_id, run_and_kind
 
 MOST = 1 << 24
 """Tasks in one batch at most: a fan-out of more goes on in another batch."""
@@ -179,6 +179,13 @@ class Interrupted(Event, tag="interrupted", frozen=True):
     round: Natural = 0
     by: str = ""
     reason: str | None = None
+
+    def cut(self) -> Interrupted:
+        """The same, with no more text than a record has room for: a forged one is not to keep its run from ending."""
+        if max(len(self.by), len(self.reason or "")) <= REASON_LIMIT:
+            return self
+        reason = self.reason[:REASON_LIMIT] if self.reason is not None else None
+        return msgspec.structs.replace(self, by=self.by[:REASON_LIMIT], reason=reason)
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -241,7 +241,7 @@ class Ledger:
 
     def _order_to_stop(self, event: events.Interrupted, at: float) -> None:
         if event.round == self.round and self.interrupt is None:
-            self.interrupt, self.interrupted_at = event, at
+            self.interrupt, self.interrupted_at = event.cut(), at
 
     def _run_ended(self, event: events.RunEnded) -> None:
         if event.round != self.round:

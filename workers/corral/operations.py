@@ -22,7 +22,7 @@ from corral.retrying import Retrier
 from corral.runs import Marker, Record, RunStatus, decode_marker, decode_record, encode, status_of
 from corral.settings import Settings
 from corral.starter import OnDuplicate, Starter
-from corral.subjects import Names, check_run_id, interrupt_key, run_key
+from corral.subjects import Names, check_reason, check_run_id, interrupt_key, run_key
 
 M = TypeVar("M")
 
@@ -230,6 +230,7 @@ class Operations:
         """See `Run.interrupt`."""
         if kill_after is not None and not (math.isfinite(kill_after) and kill_after >= 0):
             raise ValueError(f"kill_after is a number of seconds, and not negative: {kill_after}")
+        check_reason(reason)
         record = await self.record(run_id, leader=True)
         if record.state != "final":
             # The event first: what the receipt accounts for is what had not ended when it was stored. Should this

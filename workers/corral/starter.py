@@ -27,7 +27,7 @@ from corral.messages import ROOT, TaskId, body_limit, check_body, check_json, en
 from corral.processor import Processor, Topic, target_name
 from corral.runs import Record, decode_record, encode
 from corral.settings import Settings
-from corral.subjects import Names, check_key, check_run_id, holder_of, run_key, topic_key, unique_key
+from corral.subjects import Names, check_key, check_run_id, check_topic, holder_of, run_key, topic_key, unique_key
 from corral.system import new_run_id, short_id
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Starter:
 
         `replace(holder)` is awaited to end the holder of the key, where `on_duplicate` is "replace".
         """
-        check_json(topic, check_body(topic, body, body_limit(self._connection.max_payload)))
+        check_json(check_topic(topic), check_body(topic, body, body_limit(self._connection.max_payload)))
         return await self._start(
             topic, body, unique, ask=unique is None, on_duplicate=on_duplicate, id=id, replace=replace
         )

@@ -19,6 +19,7 @@ _KEY = re.compile(r"[A-Za-z0-9_/=+-]+(\.[A-Za-z0-9_/=+-]+)*")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,32}")
 TOPIC_LIMIT = 128
 KEY_LIMIT = 1024
+REASON_LIMIT = 4096
 
 
 @lru_cache(maxsize=4096)
@@ -78,6 +79,17 @@ def check_key(key: str) -> str:
     if not 0 < size <= KEY_LIMIT:
         raise BadName("unique key", key, f"1 to {KEY_LIMIT:,} bytes of text")
     return key
+
+
+def check_reason(reason: str | None) -> str | None:
+    """`reason` itself; BadName if it is too long or not encodable."""
+    try:
+        size = len((reason or "").encode())
+    except (UnicodeEncodeError, AttributeError):
+        raise BadName("reason", reason or "", "text that can be encoded as UTF-8") from None
+    if size > REASON_LIMIT:
+        raise BadName("reason", reason or "", f"at most {REASON_LIMIT:,} bytes of text")
+    return reason
 
 
 def key_hash(key: str) -> str:
