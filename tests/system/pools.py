@@ -129,6 +129,10 @@ class System:
         pool.id = self.beats[fresh().pop()].pool
         return pool
 
+    async def next_beat(self) -> None:
+        """Return when any worker has said something."""
+        await within(self._news.wait(), "a heartbeat")
+
     async def until(self, fact: Callable[[], bool], what: str) -> None:
         """Return when a fact holds, as far as heartbeats can change it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -148,3 +149,41 @@ async def test_an_interrupted_run_that_waited_comes_back_by_a_retry(system: Syst
     await system.pool("pressure", topics="item")
     await run.retry()
     await executed_once(system, run, 1_000)
+
+
+async def test_a_producer_that_is_faster_than_the_workers_is_held_back_and_all_runs_end(system: System) -> None:
+    small(system, tasks=30 * KB)
+    await system.pool("pressure", slots=4)
+    client = await system.client()
+    runs: list[Run] = []
+    refused = 0
+
+    async def produce() -> None:
+        nonlocal refused
+        while len(runs) < 200:
+            try:
+                runs.append(await client.start("spread", Spread(10, padding=PADDING)))
+            except StorageFull:
+                refused += 1
+                await system.next_beat()
+
+    await within(asyncio.gather(*[produce() for _ in range(20)]), "the last start", 120.0)
+    assert refused
+    for run in runs:
+        await executed_once(system, run, 10)
+
+
+async def test_what_would_not_fit_into_memory_passes_through_a_small_queue(system: System) -> None:
+    small(system, tasks=1_000 * KB)
+    await system.pool("pressure")
+    most = {beat.id: beat.rss for beat in system.beats.values()}
+    run = await (await system.client()).start("spread", Spread(4_000, padding="x" * 25_000))
+    ended = asyncio.ensure_future(run.wait())
+    while not ended.done():
+        await system.next_beat()
+        for beat in system.beats.values():
+            most[beat.id] = max(most[beat.id], beat.rss)
+    (beat,) = system.beats.values()
+    print(f"{4_000 * 25_000:,} bytes in all, {most[beat.id]:,} of memory at most")  # noqa: T201  # to be looked at
+    assert most[beat.id] < 90_000_000  # a worker that does nothing has about 40
+    await executed_once(system, run, 4_000)
