@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 
 import msgspec
@@ -21,6 +22,16 @@ async def leave(system: System, run_id: str, state: State, *, unique: str | None
     await records.create(run_key(run_id), encode(record))
     if key and unique is not None:
         await records.create(unique_key(unique), run_id.encode())
+
+
+async def lasts_for(system: System, run_id: str) -> str:
+    """The time to live of a run's record, as the server knows it."""
+    client = await system.client()
+    names = client.operations.names
+    wanted = {"last_by_subj": names.key(run_key(run_id))}
+    answer = await client.connection.api(f"STREAM.MSG.GET.{names.bucket_stream}", wanted)
+    headers = base64.b64decode(answer["message"].get("hdrs", "")).decode()
+    return next((line.partition(": ")[2] for line in headers.splitlines() if line.startswith("Nats-TTL")), "")
 
 
 async def test_a_start_whose_root_was_never_published_is_finished(system: System) -> None:
@@ -47,6 +58,7 @@ async def test_a_start_without_its_key_is_undone_and_a_late_producer_finds_it_so
     async for batch in client.read_records():
         if any(record is not None and record.state == "aborted" for _, record in batch):
             break
+    assert await lasts_for(system, "half") == "3600s"
     with pytest.raises(Unconfirmed, match="undone"):
         await client.start("leaf", 1, unique="k", id="half")
     run = await client.start("leaf", 2, unique="k")
@@ -69,6 +81,23 @@ async def test_a_run_that_began_to_end_by_an_event_that_the_server_has_lost_come
     assert [error.type async for error in client.errors(run.id)] == ["Lost"]
     assert await run.retry() == 1
     assert (await system.audit(run)).status.status == "success"
+
+
+async def test_a_retry_without_its_key_is_undone_and_its_record_is_kept_no_longer_than_others(system: System) -> None:
+    system.set(publish_timeout=0.5)
+    client = await system.client()
+    await system.pool("alone")
+    run = await client.start("leaf", 1, unique="k")
+    before = (await system.audit(run)).status
+    entry = await client.operations.records.get(run_key(run.id), leader=True)
+    assert entry is not None
+    left = msgspec.structs.replace(decode_record(entry.value), state="reopening", round=1, claim=None)
+    await client.operations.records.update(entry.key, encode(left), entry.revision)
+    async for batch in client.read_records():
+        if any(record is not None and record.state == "final" and record.round == 0 for _, record in batch):
+            break
+    assert (await run.status()).status == before.status
+    assert await lasts_for(system, run.id) == f"{system.settings.retention:.0f}s"
 
 
 async def test_tasks_whose_messages_are_gone_end_as_lost(system: System) -> None:
