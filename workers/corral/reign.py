@@ -33,6 +33,7 @@ from corral.runs import Record, decode_marker, decode_record
 from corral.settings import Settings
 from corral.stranded import Stranded
 from corral.subjects import Names, is_run_id, run_key
+from corral.trimming import Trimming
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ class Reign:
             fold_to=self._fold_to,
         )
 
+        self._trimming = Trimming(connection, records, names)
+
     async def begin(self) -> None:
         """Read what is there, and do from then on what is to be done."""
         keys = self._follow(self._records.watch("run.*"))
@@ -127,6 +130,7 @@ class Reign:
             self._writer.run(),
             self._look(),
             self._look_for_stranded(),
+            self._trimming.run(),
             self._save(),
         ):
             self._group.create_task(job)

@@ -47,6 +47,11 @@ async def purge(connection: Connection, names: Names, run_id: str, topic: str, b
     return int(answer["purged"])
 
 
+async def purge_events(connection: Connection, names: Names, run_id: str) -> None:
+    """Remove all events of one run."""
+    await connection.api(f"STREAM.PURGE.{names.events_stream}", {"filter": names.event(check_run_id(run_id), ">")})
+
+
 async def clear(connection: Connection, names: Names, run_id: str, topic: str, *, below: int, count: int) -> None:
     """As `purge`, where about `count` messages are expected; few of them are removed one by one.
 

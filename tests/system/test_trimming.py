@@ -1,0 +1,105 @@
+"""Where there is no room for days of history, the oldest runs are forgotten: never one that lives or has just ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from corral import trimming
+from corral.jetstream.connection import Connection
+from corral.jetstream.publisher import Publisher
+from corral.jetstream.records import Records
+from corral.jetstream.streams import ensure
+from corral.jetstream.topology import destroy, room, subject_events
+from corral.runs import Record, State, encode
+from corral.settings import Settings
+from corral.subjects import Names
+from corral.trimming import Trimming
+
+LIMIT = 1_000_000
+ALL = "run"
+
+
+class Archive:
+    """The records and events of a namespace with little room."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self.connection = connection
+        self.names = names
+        self.publisher = Publisher(connection)
+        self.records = Records(connection, self.publisher, names)
+        self.trimming = Trimming(connection, self.records, names)
+
+    async def add(self, count: int, state: State, *, size: int = 1_000) -> list[str]:
+        """So many runs in a state, each with an event."""
+        first = len(await self.records.entries(ALL))
+        ids = [f"r{first + number:05}" for number in range(count)]
+        for id in ids:
+            body = msgspec.Raw(b'"' + b"x" * size + b'"')
+            await self.records.create(
+                f"run.{id}", encode(Record(id=id, topic="t", body=body, state=state, created_at=1))
+            )
+            await self.publisher.store(self.names.event(id, "ended"), b"{}")
+        return ids
+
+    async def left(self) -> list[str]:
+        return [entry.key.partition(".")[2] for entry in await self.records.entries(ALL)]
+
+    async def events(self, id: str) -> int:
+        return len(await subject_events(self.connection, self.names.events_stream, self.names.event(id, ">")))
+
+    async def fullness(self) -> float:
+        used, limit = (await room(self.connection, self.names))[self.names.bucket_stream]
+        return used / limit
+
+
+@pytest.fixture
+async def archive(nats_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Archive]:
+    monkeypatch.setattr(trimming, "KEPT", 0.0)
+    connection = await Connection.open([nats_url], name="test")
+    names = Names(namespace)
+    await ensure(connection, names, Settings(runs_max_bytes=LIMIT, events_max_bytes=LIMIT))
+    yield Archive(connection, names)
+    await destroy(connection, names)
+    await connection.close()
+
+
+async def test_the_oldest_ended_runs_make_room_and_their_events_go_too(archive: Archive) -> None:
+    live = await archive.add(100, "running")
+    ended = await archive.add(600, "final")
+    assert await archive.fullness() > trimming.BEGIN
+    gone = await archive.trimming.look()
+    assert gone > 0
+    assert await archive.fullness() <= trimming.END
+    assert await archive.left() == [*live, *ended[gone:]]
+    assert [await archive.events(id) for id in (live[0], ended[0], ended[gone - 1], ended[gone])] == [1, 0, 0, 1]
+    assert await archive.trimming.look() == 0
+
+
+async def test_nothing_is_forgotten_while_there_is_room(archive: Archive) -> None:
+    await archive.add(300, "final")
+    assert await archive.trimming.look() == 0
+    assert len(await archive.left()) == 300
+
+
+async def test_runs_that_live_are_kept_however_full_it_is(archive: Archive) -> None:
+    await archive.add(700, "queued")
+    assert await archive.fullness() > trimming.BEGIN
+    assert await archive.trimming.look() == 0
+    assert len(await archive.left()) == 700
+
+
+async def test_what_has_just_ended_is_kept(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trimming, "KEPT", 3_600.0)
+    await archive.add(700, "final")
+    assert await archive.trimming.look() == 0
+
+
+async def test_full_events_are_made_room_for_too(archive: Archive) -> None:
+    (old,) = await archive.add(1, "final", size=1)
+    for _ in range(85):
+        await archive.publisher.store(archive.names.event(old, "failed"), b"x" * 10_000)
+    assert await archive.trimming.look() == 1
+    assert (await archive.events(old), await archive.left()) == (0, [])
