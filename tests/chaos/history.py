@@ -24,7 +24,7 @@ from tests.chaos.work import heal
 from tests.chaos.world import World
 from tests.system.stage import Stage
 
-ENDS = 60.0
+ENDS = 90.0
 """Seconds after the last order and fault in which everything must have ended."""
 BLOW = 0.3
 """Seconds for a blow to land, before a process that has announced a step goes on."""

@@ -8,7 +8,7 @@ import time
 import msgspec
 import pytest
 
-from corral.errors import Unconfirmed
+from corral.errors import DuplicateRun, Unconfirmed
 from corral.jetstream.topology import purge
 from corral.runs import Marker, Record, State, decode_record, encode
 from corral.subjects import interrupt_key, run_key, unique_key
@@ -50,7 +50,7 @@ async def test_a_start_that_has_its_key_is_finished(system: System) -> None:
     assert await (await system.client()).holder("k") is None
 
 
-async def test_a_start_without_its_key_is_undone_and_a_late_producer_finds_it_so(system: System) -> None:
+async def test_a_start_without_its_key_is_undone_and_may_be_made_again(system: System) -> None:
     system.set(publish_timeout=0.5)
     await leave(system, "half", "starting", unique="k")
     await system.pool("alone")
@@ -58,12 +58,52 @@ async def test_a_start_without_its_key_is_undone_and_a_late_producer_finds_it_so
     async for batch in client.read_records():
         if any(record is not None and record.state == "aborted" for _, record in batch):
             break
+<<<<<<< Updated upstream
     assert await lasts_for(system, "half") == "3600s"
     with pytest.raises(Unconfirmed, match="undone"):
         await client.start("leaf", 1, unique="k", id="half")
+=======
+>>>>>>> Stashed changes
     run = await client.start("leaf", 2, unique="k")
     assert (await system.audit(run)).status.status == "success"
     assert "leaf 1" not in system.truth()
+    again = await client.start("leaf", 1, unique="k", id="half")
+    assert (await system.audit(again)).status.status == "success"
+    assert system.truth()["leaf 1"] == 1
+
+
+async def test_a_producer_that_wakes_up_late_finds_its_start_undone_and_lets_go_of_the_key(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await system.client()
+    records, starter = client.operations.records, client.operations.starter
+    take_key = starter.take_key
+
+    async def sleeping(key: str, run_id: str) -> str | None:
+        monkeypatch.undo()
+        entry = await records.get(run_key(run_id), leader=True)
+        assert entry is not None
+        undone = msgspec.structs.replace(decode_record(entry.value, run_id), state="aborted")
+        await records.update(entry.key, encode(undone), entry.revision)
+        return await take_key(key, run_id)
+
+    monkeypatch.setattr(starter, "take_key", sleeping)
+    with pytest.raises(Unconfirmed, match="undone"):
+        await client.start("leaf", 1, unique="k", id="half")
+    assert await records.get(unique_key("k"), leader=True) is None
+    assert (await client.start("leaf", 1, unique="k", id="half")).id == "half"
+    assert await client.holder("k") == "half"
+
+
+async def test_a_start_that_was_refused_may_be_made_again_when_the_key_is_free(system: System) -> None:
+    await system.pool("alone")
+    client = await system.client()
+    holder = await client.start("t", 1, unique="k")
+    with pytest.raises(DuplicateRun):
+        await client.start("leaf", 1, unique="k", id="mine")
+    await holder.interrupt(wait=True)
+    run = await client.start("leaf", 1, unique="k", id="mine")
+    assert (await system.audit(run)).status.status == "success"
 
 
 async def test_a_run_that_began_to_end_by_an_event_that_the_server_has_lost_comes_to_its_end(system: System) -> None:

@@ -141,7 +141,7 @@ class Context(_Facts[S]):
         """Start a run of its own, and return its handle; options as in `Client.start`, but without `id`.
 
         Its id derives from this task and the number of the call, so a second execution of this task starts no second
-        run.
+        run. Waits while the server cannot be reached.
 
         Raises:
             DuplicateRun: its unique key is held.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from corral.errors import CorralError
+from corral.errors import CorralError, NoResponder, NoServer, Unconfirmed
 from corral.events import AnyEvent, decode_event
 from corral.fanout import FanOut
 from corral.jetstream.topology import subject_events
@@ -15,6 +17,11 @@ from corral.operations import Operations, Run
 from corral.processor import Processor, Topic
 from corral.starter import child_id
 from corral.system import new_nonce
+
+log = logging.getLogger(__name__)
+
+PAUSE = 1.0
+"""Seconds between two tries to start a run that was not confirmed."""
 
 
 class Outgoing:
@@ -45,10 +52,17 @@ class Outgoing:
         await self.fanout.send(topic, body)
 
     async def start(self, target: Topic[Any] | Processor[Any, ..., Any] | str, message: Any, **options: Any) -> Run:
-        """Start a run whose id is the same in every execution of this task."""
+        """Start a run whose id is the same in every execution of this task; waits out an outage, as `send` does."""
         self._starts += 1
         id = child_id(self._job.run_id, self._job.task, self._starts)
-        return await self._operations.start(target, message, id=id, **options)
+        while True:
+            try:
+                return await self._operations.start(target, message, id=id, **options)
+            except (Unconfirmed, NoServer, NoResponder) as error:
+                if self._job.order is not None or self.closed:
+                    raise
+                log.warning("a start is not confirmed yet", extra={"run": self._job.run_id, "error": str(error)})
+                await asyncio.sleep(PAUSE)
 
     def _fan_out(self) -> FanOut:
         job, operations = self._job, self._operations

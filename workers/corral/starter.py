@@ -106,7 +106,7 @@ class Starter:
             unique = await self._published_key(topic, body)
         key = check_key(unique) if unique is not None else None
         run_id = check_run_id(id) if id is not None else new_run_id()
-        known = id is not None and await self._records.get(run_key(run_id), leader=True) is not None
+        known = id is not None and await self._is_known(run_id)
         holder = await self.holder(key) if key is not None and not known else None
         others = holder is not None and holder != run_id
         if others and (on_duplicate != "replace" or replace is None):
@@ -127,8 +127,9 @@ class Starter:
         try:
             revision = await self._records.create(run_key(run_id), encode(record))
         except Conflict:
-            known = True
-            record, revision = await self._same_run(run_id, topic, body)
+            fresh = record
+            record, revision = await self._same_run(fresh)
+            known = record is not fresh
         else:
             known = False
         while record.state == "starting" and key is not None:
@@ -180,15 +181,29 @@ class Starter:
             return holder
         raise DuplicateRun(key, holder)
 
-    async def _same_run(self, run_id: str, topic: str, body: bytes) -> tuple[Record, int]:
-        """The record that exists under this id already: if it is of the same message, the start goes on with it."""
+    async def _is_known(self, run_id: str) -> bool:
+        """Whether a run of this id was started before, and not undone."""
         entry = await self._records.get(run_key(run_id), leader=True)
-        if entry is None:
-            raise RunExists(run_id)
-        record = decode_record(entry.value, run_id)
-        if record.topic != topic or bytes(record.body) != body:
-            raise RunExists(run_id)
-        return record, entry.revision
+        return entry is not None and decode_record(entry.value, run_id).state != "aborted"
+
+    async def _same_run(self, fresh: Record) -> tuple[Record, int]:
+        """The record that exists under this id already: if it is of the same message, the start goes on with it.
+
+        In the place of one that was refused or undone, of which nothing is left, stands the fresh one.
+        """
+        while True:
+            entry = await self._records.get(run_key(fresh.id), leader=True)
+            if entry is None:
+                raise RunExists(fresh.id)
+            record = decode_record(entry.value, fresh.id)
+            if record.topic != fresh.topic or bytes(record.body) != bytes(fresh.body):
+                raise RunExists(fresh.id)
+            if record.state != "aborted":
+                return record, entry.revision
+            try:
+                return fresh, await self._records.update(entry.key, encode(fresh), entry.revision)
+            except Conflict:
+                continue  # somebody else has started it again
 
     async def take_key(self, key: str, run_id: str) -> str | None:
         """Make the run the holder of the key. The other holder's id if it is held by a live run; None when it is ours.
@@ -242,15 +257,20 @@ class Starter:
                 raise
 
     async def free_key(self, record: Record) -> None:
-        """Let go of the key of a run that is aborted, if it still names that run."""
+        """Let go of the key of a run that is aborted, if it still names that run.
+
+        Who starts the run again takes the key after its record: then either the record is seen to be live here, or the
+        key has another revision.
+        """
         if record.unique is None:
             return
         entry = await self._records.get(unique_key(record.unique), leader=True)
-        if entry is not None and holder_of(entry.value) == record.id:
-            try:
-                await self._records.delete(entry.key, entry.revision)
-            except Conflict:
-                log.info("the key was taken over already", extra={"run": record.id})
+        if entry is None or holder_of(entry.value) != record.id or await self._is_known(record.id):
+            return
+        try:
+            await self._records.delete(entry.key, entry.revision)
+        except Conflict:
+            log.info("the key was taken over already", extra={"run": record.id})
 
 
 def _declared_key(processor: Processor[Any, ..., Any], body: bytes) -> str | None:
