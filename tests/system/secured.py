@@ -20,6 +20,8 @@ TASKS, EVENTS, BUCKET = NAMES.tasks_stream, NAMES.events_stream, NAMES.bucket_st
 
 APP = """
 import asyncio
+import os
+
 from corral import App, Topic
 
 app = App()
@@ -35,6 +37,20 @@ async def many(message: dict, ctx) -> None:
 async def one(message: dict) -> None:
     if message["bad"]:
         raise ValueError("bad one")
+
+
+@app.processor(Topic("dies", dict))
+async def dies(message: dict, ctx) -> None:
+    if not os.path.exists(message["seen"]):
+        open(message["seen"], "w").close()
+        os._exit(9)
+    await ctx.start("one", {"bad": False}, unique="from a worker")
+
+
+@app.processor(Topic("isolated", dict), isolate=True)
+def isolated(message: dict, ctx) -> None:
+    ctx.send("one", {"bad": False})
+    ctx.start("one", {"bad": False})
 
 
 @app.processor(Topic("long", dict))
