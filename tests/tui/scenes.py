@@ -10,10 +10,13 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from corral import events
+from corral.doctor import Facts, diagnose
+from corral.errors import CorralError
 from corral.events import Receipt, bucket
 from corral.ledger import Counts
 from corral.messages import TaskId
 from corral.runs import Beat, Record
+from corral_tui.diagnosis import Diagnosis
 from corral_tui.fold import Detail
 from corral_tui.replay import History
 from corral_tui.state import State
@@ -46,6 +49,9 @@ class PlainSource:
         self.retried: list[str] = []
         self.brought_back: asyncio.Future[int] | None = None
         self.stopped = False
+        self.diagnosed: list[str | None] = []
+        self.undiagnosed: CorralError | None = None
+        self.facts = Facts(at=NOW, namespace="corral", server="127.0.0.1:4222", version="0.1.0")
         self.told: list[tuple[str, TaskId]] = []
         self.stored: list[tuple[int, float, events.AnyEvent]] = []
 
@@ -76,6 +82,12 @@ class PlainSource:
             story.apply(sequence, at, event)
         story.complete = True
         return story
+
+    async def diagnose(self, run_id: str | None) -> Diagnosis:
+        self.diagnosed.append(run_id)
+        if self.undiagnosed is not None:
+            raise self.undiagnosed
+        return Diagnosis(NOW, self.facts, tuple(diagnose(self.facts)))
 
     async def history(self, run_id: str) -> tuple[History, bool]:
         del run_id

@@ -160,7 +160,7 @@ CASES: list[tuple[str, str, Facts, str]] = [
             workers=[WorkerFacts(beat=beat(running={"r1": {"t": 2}}))],
             **looks({("r1", "t"): 12}, t=consumer(waiting=10, held=2, asks=0)),
         ),
-        "the 2 that run are all that its `concurrency` or the threads allow",
+        "its `concurrency` or the threads are used up by the 2 that run, or outcomes cannot be stored",
     ),
     (
         "nobody-asks",

@@ -18,12 +18,14 @@ from textual.command import Provider
 
 from corral.errors import CorralError
 from corral_tui import figures
+from corral_tui.diagnosis import hint
 from corral_tui.exports import write
 from corral_tui.ordering import Ordering
 from corral_tui.palette import Actions, Runs
 from corral_tui.replay import Replay
 from corral_tui.screens.base import LiveScreen
 from corral_tui.screens.confirm import Confirm
+from corral_tui.screens.doctor import DoctorScreen
 from corral_tui.screens.help import HelpScreen
 from corral_tui.screens.replay import ReplayScreen
 from corral_tui.screens.run import RunScreen
@@ -52,6 +54,7 @@ class Dashboard(App[int], inherit_bindings=False):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "help", key_display="?"),
         Binding("q", "leave", "quit"),
+        Binding("d", "doctor", "doctor", show=False),
         Binding("p", "freeze", "freeze the view", show=False),
         Binding("y", "copy", "copy", show=False),
         Binding("o", "export", "export to files", show=False),
@@ -205,12 +208,20 @@ class Dashboard(App[int], inherit_bindings=False):
     def notice(self, now: float, *, without: str | None = None) -> Line:
         """What was just said, or the last order. The state's lock is held."""
         said, until = self._flash
-        return said if now < until else self.ordering.notice(now, without=without)
+        return (
+            said
+            if now < until
+            else self.ordering.notice(now, without=without) or hint(self.source.state.diagnosis, self.size.width)
+        )
 
     # --- actions -------------------------------------------------------------------------------------
 
     def action_help(self) -> None:
         self.push_screen(HelpScreen(list(self.screen.active_bindings.values())))
+
+    def action_doctor(self) -> None:
+        """Why nothing moves: of the run that is looked at, or of all."""
+        self.push_screen(DoctorScreen(self.screen.run_id if isinstance(self.screen, RunScreen) else None))
 
     def action_freeze(self) -> None:
         """Stop to repaint, while all goes on; or go on."""

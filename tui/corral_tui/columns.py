@@ -188,24 +188,3 @@ def event_columns(width: int) -> tuple[Column, ...]:
         Column("text", "WHAT", 10),
     )
     return filling(width, columns, "text")
-
-
-def worker_columns(width: int) -> tuple[Column, ...]:
-    """The columns of the workers."""
-    columns: tuple[Column, ...] = (
-        Column("state", "STATE", 9, gap=1),
-        Column("worker", "WORKER", 14),
-        Column("host", "HOST", 14),
-        Column("pid", "PID", 7, right=True),
-        Column("load", "SLOTS", 10),
-        Column("slots", "IN USE", 9, right=True),
-        Column("memory", "MEMORY", 6, right=True),
-        Column("up", "UP", 5, right=True),
-        Column("seen", "SEEN", 5, right=True),
-        Column("topics", "TOPICS", 10),
-    )
-    if width < NARROW:
-        columns = _without(columns, "host", "seen", "load")
-    elif width < WIDE:
-        columns = _without(columns, "seen")
-    return filling(width, columns, "topics")

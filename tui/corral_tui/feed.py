@@ -19,13 +19,17 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from corral import __version__
 from corral.checkpoint_reading import Checkpoint, read_checkpoint
+from corral.checkup import Known, examine
 from corral.client import Client, StoredEvent
+from corral.doctor import diagnose
 from corral.errors import CorralError
 from corral.events import Receipt, encode_event
 from corral.messages import TaskId
-from corral.runs import Beat
+from corral.runs import Beat, Record
 from corral.subjects import LEADER_KEY
+from corral_tui.diagnosis import Diagnosis
 from corral_tui.fold import Detail
 from corral_tui.replay import History
 from corral_tui.state import State
@@ -42,6 +46,8 @@ MOST = 64 * 1024 * 1024
 """Bytes of a run's events that are read for a replay."""
 LEASE = 2.0
 """Seconds between two looks at who keeps the books."""
+HEALTH = 10.0
+"""Seconds between two looks for what is seriously wrong."""
 WATCH = 0.2
 """Seconds between two looks at the connection."""
 
@@ -93,6 +99,9 @@ class Feed:
     async def story(self, run_id: str, task: TaskId) -> Story:
         return await self._ordered(lambda client: _read_story(client, run_id, task))
 
+    async def diagnose(self, run_id: str | None) -> Diagnosis:
+        return await self._ordered(lambda client: self._diagnose(client, run_id))
+
     async def history(self, run_id: str) -> tuple[History, bool]:
         return await self._ordered(lambda client: _read_history(client, run_id))
 
@@ -130,6 +139,7 @@ class Feed:
             tasks.create_task(self._read_events(client, records_read))
             tasks.create_task(self._ask_rights(client))
             tasks.create_task(self._watch_bookkeeper(client))
+            tasks.create_task(self._watch_health(client, records_read))
             self._look()
 
     async def _ask_rights(self, client: Client) -> None:
@@ -155,6 +165,27 @@ class Feed:
             with self.lock:
                 self.state.bookkeeper = name
             await asyncio.sleep(LEASE)
+
+    async def _watch_health(self, client: Client, records_read: asyncio.Event) -> None:
+        """Look for what is seriously wrong, from time to time."""
+        await records_read.wait()
+        while True:
+            await asyncio.sleep(HEALTH)
+            with self.lock:
+                records = list(self.state.records.values())
+            try:
+                found: Diagnosis | None = await self._diagnose(client, None, records)
+            except CorralError:
+                found = None  # the connection is lost, or this user may not: both are said elsewhere
+            with self.lock:
+                self.state.diagnosis = found
+            self.changed()
+
+    async def _diagnose(self, client: Client, run_id: str | None, records: Sequence[Record] | None = None) -> Diagnosis:
+        with self.lock:
+            known = Known(records, self.state.heard(self._clock()))
+        facts = await examine(client.operations, version=__version__, run_id=run_id, known=known)
+        return Diagnosis(self._clock(), facts, tuple(diagnose(facts)))
 
     async def _watch_connection(self, client: Client) -> None:
         """Say whether it is there; the connection itself comes back without us."""

@@ -11,7 +11,7 @@ from corral_tui.columns import PERCENT, Column
 from corral_tui.groups import GroupView
 from corral_tui.spans import Line, bar, line, number, percent, spark, status
 from corral_tui.text import clean
-from corral_tui.values import ErrorView, EventView, RunView, ShareView, WorkerView
+from corral_tui.values import ErrorView, EventView, RunView, ShareView
 
 Row = tuple[Line, ...]
 
@@ -146,32 +146,3 @@ def event_row(event: EventView, columns: Sequence[Column]) -> Row:
         "text": line((event.text, "text")),
     }
     return tuple(cells[column.name] for column in columns)
-
-
-def worker_row(worker: WorkerView, columns: Sequence[Column], now: float) -> Row:
-    """A worker process."""
-    text = "dim" if worker.silent else "text"
-    state = line(("✗ silent", "error")) if worker.silent else line(("▶ busy", "running"))
-    if not worker.silent and not worker.busy:
-        state = line(("· idle", "dim"))
-    cells: dict[str, Line] = {
-        "state": state,
-        "worker": line((clean(worker.id), "strong" if text == "text" else text)),
-        "host": line((clean(worker.host), text)),
-        "pid": line((str(worker.pid), "dim")),
-        "load": _load(worker, 10),
-        "slots": line(
-            (figures.count(worker.busy), "running" if worker.busy else "faint"),
-            (f"/{figures.count(worker.slots)}", "dim"),
-        ),
-        "memory": line((figures.size(worker.rss) if worker.rss else "", text)),
-        "up": line((figures.age(now - worker.started_at), "dim")),
-        "seen": line((figures.age(now - worker.seen_at), "error" if worker.silent else "dim")),
-        "topics": line((clean(" ".join(worker.topics)), text)),
-    }
-    return tuple(cells[column.name] for column in columns)
-
-
-def _load(worker: WorkerView, width: int) -> Line:
-    full = min(width, -(-width * worker.busy // max(1, worker.slots)))
-    return (("━" * full, "bar-live"), ("─" * (width - full), "bar-rest"))

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from corral.events import Receipt
 from corral.messages import TaskId
+from corral_tui.diagnosis import Diagnosis
 from corral_tui.replay import History
 from corral_tui.state import State
 from corral_tui.story import Story
@@ -53,6 +54,14 @@ class Source(Protocol):
 
         Raises:
             CorralError: it is not known, or it was refused.
+        """
+        ...
+
+    async def diagnose(self, run_id: str | None) -> Diagnosis:
+        """Why nothing moves: of all, or of one run. Takes about a second.
+
+        Raises:
+            CorralError: it cannot be looked at.
         """
         ...
 

@@ -11,13 +11,16 @@ from dataclasses import replace
 
 import msgspec
 
+from corral.doctor.facts import WorkerFacts
 from corral.events import AnyEvent
 from corral.ledger import Counts, Ledger
 from corral.runs import Beat, Record, Status, outcome, public_status
+from corral_tui.crew import Paces
+from corral_tui.diagnosis import Diagnosis
 from corral_tui.fold import Detail, Fold, Work
 from corral_tui.forecast import stalled_for
 from corral_tui.pulse import Pulse
-from corral_tui.values import Link, RunView, ShareView, Truth, WorkerView
+from corral_tui.values import Doing, Link, RunView, ShareView, Truth, WorkerView
 
 DEATH = 5.0
 """Seconds without a heartbeat after which a worker counts as silent."""
@@ -48,6 +51,9 @@ class State:
         """Server time from which on events are folded: runs that are older take their record's counts."""
         self.widest: dict[str, int] = {}
         """The largest counts seen, by state: what columns are sized for."""
+        self.paces = Paces()
+        self.diagnosis: Diagnosis | None = None
+        """The last look at everything, made from time to time."""
         self._skew_known = False
         self._beats: dict[str, tuple[Beat, float]] = {}
         self._order: list[str] | None = []
@@ -89,6 +95,7 @@ class State:
         if not self._skew_known or at - now > self.skew:
             self.skew, self._skew_known = at - now, True
         self.lag = max(0.0, now + self.skew - at)
+        self.paces.note(at, event)
         record = self.records.get(run_id)
         if record is not None and not record.live:
             return
@@ -170,8 +177,18 @@ class State:
 
     def workers(self, now: float) -> list[WorkerView]:
         """Workers that were heard of in the last minute, by pool and age."""
-        views = [_worker(beat, seen_at, now) for beat, seen_at in self._fresh(now, FORGET)]
+        views = [
+            _worker(beat, seen_at, now, self.records, self.paces.rate(beat.id, now + self.skew))
+            for beat, seen_at in self._fresh(now, FORGET)
+        ]
         return sorted(views, key=lambda worker: (worker.pool, worker.started_at, worker.id))
+
+    def heard(self, now: float) -> list[WorkerFacts]:
+        """The same, for a diagnosis."""
+        return [
+            WorkerFacts(beat=beat, ago=max(0.0, now - seen_at), ahead=beat.at - seen_at if beat.at else None)
+            for beat, seen_at in self._fresh(now, FORGET)
+        ]
 
     def body(self, run_id: str) -> bytes:
         """The message that a run was started with; empty if it was too long to be kept."""
@@ -348,7 +365,13 @@ def _executes(beat: Beat, run_id: str) -> bool:
     return run_id in beat.running or run_id in beat.roots
 
 
-def _worker(beat: Beat, seen_at: float, now: float) -> WorkerView:
+def _worker(beat: Beat, seen_at: float, now: float, records: Mapping[str, Record], rate: float) -> WorkerView:
+    doing = [
+        Doing(run=run, topic=topic, count=n) for run, topics in beat.running.items() for topic, n in topics.items()
+    ]
+    for run in beat.roots:
+        record = records.get(run)
+        doing.append(Doing(run=run, topic=record.topic if record else "root", count=1))
     return WorkerView(
         id=beat.id,
         pool=beat.pool,
@@ -362,4 +385,11 @@ def _worker(beat: Beat, seen_at: float, now: float) -> WorkerView:
         seen_at=seen_at,
         silent=now - seen_at > DEATH,
         version=beat.version,
+        rate=rate,
+        doing=tuple(sorted(doing, key=lambda each: (-each.count, each.topic, each.run))),
+        blocked=beat.blocked,
+        blocked_by=beat.blocked_by,
+        waiting=beat.waiting,
+        stopping=tuple(beat.stopping),
+        settings=tuple(sorted(beat.settings.items())),
     )

@@ -78,6 +78,15 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Doing:
+    """Tasks of one run and topic that a worker executes."""
+
+    run: str
+    topic: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
     """A worker process, as its last heartbeat says."""
 
@@ -95,6 +104,19 @@ class WorkerView:
     silent: bool
     """Not heard of for so long that it is taken for dead."""
     version: str = ""
+    rate: float = 0.0
+    """Ends per second."""
+    doing: tuple[Doing, ...] = ()
+    """The most first."""
+    blocked: float = 0.0
+    """Seconds for which its loop has been blocked."""
+    blocked_by: str = ""
+    waiting: int = 0
+    """Tasks whose messages wait for room in the queue."""
+    stopping: tuple[str, ...] = ()
+    """Runs that are ordered to stop, of which something still runs there."""
+    settings: tuple[tuple[str, float], ...] = ()
+    """What is not the default, of what all pools should agree on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

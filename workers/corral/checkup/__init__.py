@@ -52,7 +52,8 @@ _NO_JETSTREAM = (10008, 10023, 10039, 10076)  # it starts, lacks resources, is o
 class Known(NamedTuple):
     """What somebody knows already who follows records and heartbeats."""
 
-    records: Sequence[Record]
+    records: Sequence[Record] | None
+    """None: they are to be read."""
     workers: Sequence[WorkerFacts]
 
 
@@ -255,7 +256,7 @@ class _Checkup:
             if record is None:
                 raise RunNotFound(self._run_id)
             return [record]
-        if self._known is not None:
+        if self._known is not None and self._known.records is not None:
             return list(self._known.records)
         records = []
         for entry in await self._operations.records.entries("run"):

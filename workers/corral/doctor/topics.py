@@ -111,13 +111,15 @@ def _stuck(facts: Facts, topic: str, consumer: ConsumerFacts, serving: list[Beat
         running = sum(topics.get(topic, 0) for beat in serving for topics in beat.running.values())
         if any(beat.blocked for beat in serving):
             return  # said already
-        why = f"the {running:,} that run are all that its `concurrency` or the threads allow" if running else ""
+        why = "outcomes cannot be stored, or the workers are draining"
+        if running:
+            why = f"its `concurrency` or the threads are used up by the {running:,} that run, or {why}"
         yield Finding(
             severity="warning" if running else "wrong",
             code="nobody-asks",
             about=topic,
             text=f"{many(consumer.waiting, 'message')} of topic {topic} {verb(consumer.waiting, 'waits', 'wait')},"
-            f" and no worker asks for more: {why or 'outcomes cannot be stored, or the workers are draining'}",
+            f" and no worker asks for more: {why}",
             help="more worker processes: corral pool APP -p N" if running else "look into the logs of the pools",
         )
 
@@ -149,7 +151,7 @@ def _orphans(facts: Facts, topic: str, consumer: ConsumerFacts, heard: list[Beat
     if lost <= 0 or before.delivered != consumer.delivered or facts.run:
         return  # while it moves nobody can tell
     serving = [beat for beat in heard if topic in beat.topics]
-    if serving and all(beat.busy >= beat.slots for beat in serving):
+    if any(beat.busy >= beat.slots for beat in serving):
         return  # handed back by workers that are full
     yield Finding(
         severity="warning",

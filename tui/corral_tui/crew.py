@@ -1,0 +1,202 @@
+"""The workers: how fast each is, and how they stand in the list and below it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corral.events import AnyEvent, Ended
+from corral_tui import figures
+from corral_tui.columns import NARROW, WIDE, Column, filling
+from corral_tui.describe import ended_in
+from corral_tui.pulse import Pulse
+from corral_tui.spans import Line, Span, joined, line, number
+from corral_tui.text import clean
+from corral_tui.values import WorkerView
+
+Row = tuple[Line, ...]
+
+KEPT = 500
+"""Workers whose ends are counted; of more, those that have been quiet for longest are forgotten."""
+
+
+class Paces:
+    """Ends over time, by worker."""
+
+    def __init__(self) -> None:
+        self._pulses: dict[str, Pulse] = {}
+
+    def note(self, at: float, event: AnyEvent) -> None:
+        """An event of any run."""
+        if not isinstance(event, Ended):
+            return
+        pulse = self._pulses.pop(event.worker, None) or Pulse(kept=80)
+        pulse.add(at, ended_in(event))
+        self._pulses[event.worker] = pulse  # the latest is the last
+        if len(self._pulses) > KEPT:
+            del self._pulses[next(iter(self._pulses))]
+
+    def rate(self, worker: str, now: float) -> float:
+        """Ends per second, by the server's clock."""
+        pulse = self._pulses.get(worker)
+        return pulse.rate(now, 5.0) if pulse is not None else 0.0
+
+
+# --- the list ---------------------------------------------------------------------------------------
+
+
+def worker_columns(width: int) -> tuple[Column, ...]:
+    """The columns of the workers."""
+    columns: tuple[Column, ...] = (
+        Column("state", "STATE", 9, gap=1),
+        Column("worker", "WORKER", 14),
+        Column("host", "HOST", 12),
+        Column("pid", "PID", 7, right=True),
+        Column("load", "SLOTS", 10),
+        Column("slots", "IN USE", 9, right=True),
+        Column("rate", "RATE", 7, right=True),
+        Column("memory", "MEMORY", 6, right=True),
+        Column("up", "UP", 5, right=True),
+        Column("seen", "HEARD", 5, right=True),
+        Column("version", "VERSION", 8),
+        Column("doing", "DOING", 10),
+    )
+    left_out: tuple[str, ...] = ()
+    if width < NARROW:
+        left_out = ("host", "load", "rate", "memory", "up", "seen", "version")
+    elif width < WIDE:
+        left_out = ("version", "host")
+    return filling(width, tuple(column for column in columns if column.name not in left_out), "doing")
+
+
+def worker_row(worker: WorkerView, columns: Sequence[Column], now: float) -> Row:
+    """A worker process."""
+    text = "dim" if worker.silent else "text"
+    cells: dict[str, Line] = {
+        "state": _state(worker),
+        "worker": line((clean(worker.id), "strong" if text == "text" else text)),
+        "host": line((clean(worker.host), text)),
+        "pid": line((str(worker.pid), "dim")),
+        "load": _load(worker, 10),
+        "slots": line(
+            (figures.count(worker.busy), "running" if worker.busy else "faint"),
+            (f"/{figures.count(worker.slots)}", "dim"),
+        ),
+        "rate": line((figures.rate(worker.rate), text)) if worker.rate else (),
+        "memory": line((figures.size(worker.rss) if worker.rss else "", text)),
+        "up": line((figures.age(now - worker.started_at), "dim")),
+        "seen": line((figures.age(now - worker.seen_at), "error" if worker.silent else "dim")),
+        "version": line((clean(worker.version), "dim")),
+        "doing": _doing(worker, text),
+    }
+    return tuple(cells[column.name] for column in columns)
+
+
+def _state(worker: WorkerView) -> Line:
+    if worker.silent:
+        return line(("✗ silent", "error"))
+    if worker.blocked:
+        return line(("✗ BLOCKED", "shout"))
+    if worker.waiting:
+        return line(("‖ no room", "warning"))
+    return line(("▶ busy", "running")) if worker.busy else line(("· idle", "dim"))
+
+
+def _load(worker: WorkerView, width: int) -> Line:
+    full = min(width, -(-width * worker.busy // max(1, worker.slots)))
+    return (("━" * full, "bar-live"), ("─" * (width - full), "bar-rest"))
+
+
+def _doing(worker: WorkerView, text: str) -> Line:
+    """What it executes, the most first; or what it could."""
+    if worker.blocked and not worker.silent:
+        return line((f"for {figures.short(worker.blocked)} by {clean(worker.blocked_by, 120)}", "shout"))
+    if not worker.doing:
+        return line((f"serves {clean(' '.join(worker.topics), 120)}", "faint"))
+    return joined([line((f"{each.count} ", "running"), (clean(each.topic, 60), text)) for each in worker.doing[:8]])
+
+
+# --- around it --------------------------------------------------------------------------------------
+
+
+def summary_lines(workers: Sequence[WorkerView], bookkeeper: str | None) -> list[Line]:
+    """Above the list: what is wrong with workers, and the pools."""
+    silent = sum(worker.silent for worker in workers)
+    blocked = sum(bool(worker.blocked) and not worker.silent for worker in workers)
+    waiting = sum(worker.waiting for worker in workers if not worker.silent)
+    head: list[Span] = [("Workers", "strong")]
+    if blocked:
+        head.append((f"   {blocked} BLOCKED: nothing else moves there", "shout"))
+    if silent:
+        head.append((f"   {silent} silent: taken for dead, their tasks run elsewhere", "error"))
+    if waiting:
+        head.append((f"   the queue is full: {figures.plural(waiting, 'task')} that send wait for room", "warning"))
+    return [(), tuple(head), *_pools(workers, bookkeeper), ()]
+
+
+def _pools(workers: Sequence[WorkerView], bookkeeper: str | None) -> list[Line]:
+    pools: dict[str, list[WorkerView]] = {}
+    for worker in workers:
+        if not worker.silent:
+            pools.setdefault(worker.pool, []).append(worker)
+    said = []
+    for pool, members in pools.items():
+        keeps = ", keeps the books" if pool == bookkeeper else ""
+        hosts = " ".join(sorted({clean(member.host, 20) for member in members}))
+        busy, slots = sum(member.busy for member in members), sum(member.slots for member in members)
+        said.append(
+            line(
+                (clean(pool, 20), "accent"),
+                (f" on {hosts}: {figures.plural(len(members), 'worker')}, {busy:,}/{slots:,}{keeps}", "dim"),
+            )
+        )
+    if bookkeeper == "":
+        said.append(line(("no bookkeeper", "error")))
+    elif bookkeeper and bookkeeper not in pools:
+        said.append(line((clean(bookkeeper, 30), "accent"), (" keeps the books", "dim")))
+    return [joined(said[:4], ("   ", "text"))] if said else []
+
+
+def worker_lines(worker: WorkerView, now: float) -> list[Line]:
+    """Below the list: the worker under the cursor in full."""
+    facts = [
+        line((clean(worker.id), "strong"), (f"  pool {clean(worker.pool)}  Corral {clean(worker.version)}", "dim")),
+        line(
+            (f"pid {worker.pid} on {clean(worker.host)}", "text"),
+            (f"   up {figures.long(now - worker.started_at)}, heard {figures.age(now - worker.seen_at)}", "dim"),
+            (f"   {figures.size(worker.rss)}" if worker.rss else "", "dim"),
+            (f"   {figures.rate(worker.rate)}" if worker.rate else "", "text"),
+        ),
+        line(("serves ", "dim"), (clean(" ".join(worker.topics), 400), "text")),
+    ]
+    if worker.settings:
+        settings = "  ".join(f"{clean(name, 30)}={value:g}" for name, value in worker.settings)
+        facts.append(line(("set otherwise: ", "dim"), (settings, "text")))
+    if worker.blocked and not worker.silent:
+        facts.append(
+            line(
+                (f"BLOCKED for {figures.long(worker.blocked)} by {clean(worker.blocked_by, 200)}", "shout"),
+                ("   the stack is in its pool's log", "warning"),
+            )
+        )
+    if worker.stopping:
+        facts.append(line(("still stops ", "warning"), (clean(" ".join(worker.stopping), 200), "text")))
+    return [*facts, (), *_lanes(worker)]
+
+
+def _lanes(worker: WorkerView) -> list[Line]:
+    """A line for each run and topic, with a mark for each slot."""
+    most = max((each.count for each in worker.doing), default=0)
+    width = len(f"{most:,}")
+    lanes = []
+    for each in worker.doing:
+        marks = "━" * min(each.count, 40)
+        lanes.append(
+            (
+                (" " * (width - len(f"{each.count:,}")), "text"),
+                *number(each.count, "running"),
+                (f" {marks:<{min(most, 40)}} ", "bar-live"),
+                (clean(each.topic, 60), "text"),
+                (f"  {clean(each.run, 64)}", "accent-dim"),
+            )
+        )
+    return lanes or [line(("nothing to do", "dim"))]
