@@ -27,6 +27,7 @@ from corral.retry import delay
 
 S = TypeVar("S")
 LONGEST_TRACEBACK = 16 * 1024
+LONGEST_NAME = 200
 LONGEST_MESSAGE = 4 * 1024
 """Bytes as JSON: with them and the whole body an event stays below what the server takes."""
 DEEP = 100
@@ -107,7 +108,8 @@ def failed_attempt(processor: Processor[Any, ..., Any], attempt: int, failure: F
     try:
         return Again(delay(processor.backoff, attempt), failure)
     except Exception as error:  # noqa: BLE001  # a function of the user's
-        return msgspec.structs.replace(failure, message=f"{failure.message} (and its back-off failed: {error!r})")
+        why = f"{failure.message} (and its back-off failed: {_name(type(error))}: {_safe_text(error)})"
+        return msgspec.structs.replace(failure, message=_cut(why, LONGEST_MESSAGE))
 
 
 async def _run_async(processor: Processor[Any, ..., Any], message: Any, wiring: Wiring[S]) -> None:
@@ -163,6 +165,15 @@ async def _wait_for_thread(running: asyncio.Future[Any], stop: Stop) -> None:
 
 def failure(error: BaseException) -> Failure:
     """What is kept of an error: type, message, the traceback from the first frame that is not ours, fingerprint."""
+    try:
+        return _failure(error)
+    except (Exception, SystemExit, KeyboardInterrupt) as broken:  # noqa: BLE001  # a user's error may do anything
+        name = _name(type(error))
+        message = f"<it cannot be described: {_name(type(broken))}>"
+        return Failure(name, message, "", fingerprint(name, message, ""))
+
+
+def _failure(error: BaseException) -> Failure:
     tail = error.__traceback__
     while tail is not None and tail.tb_frame.f_code.co_filename in _OURS:
         tail = tail.tb_next
@@ -220,18 +231,16 @@ _OURS = {__file__, asyncio.timeouts.__file__}
 
 
 def _name(kind: type[BaseException]) -> str:
-    return (
-        kind.__qualname__
-        if kind.__module__ in ("builtins", "corral.errors", "msgspec")
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
+    ours = kind.__module__ in ("builtins", "corral.errors", "msgspec")
+    name = kind.__qualname__ if ours else f"{kind.__module__}.{kind.__qualname__}"
+    return name if name.isascii() and len(name) <= LONGEST_NAME else _cut(name, LONGEST_NAME)
 
 
 def _safe_text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # noqa: BLE001  # a user's __str__ may do anything
-        return f"<its __str__ raised {type(broken).__name__}>"
+    except (Exception, SystemExit, KeyboardInterrupt) as broken:  # noqa: BLE001  # a user's __str__ may do anything
+        return f"<its __str__ raised {_name(type(broken))}>"
 
 
 def _cut(text: str, limit: int) -> str:

@@ -23,6 +23,7 @@ _RETRY = 1.0  # seconds until pulls that the server has refused may be repeated
 _BODY = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}'
 _SHORT_BODY = b'{"batch":%d,"expires":%d}'
 _NS = 1_000_000_000
+_LONGEST = 10 * 365 * 86_400.0  # seconds; a number that the server cannot read it takes for "at once", again and again
 _ACK = b"+ACK"
 _NAK = b"-NAK"
 _PROGRESS = b"+WPI"
@@ -65,6 +66,7 @@ class Delivery(msgspec.Struct, eq=False):
     async def nak(self, delay: float = 0.0) -> None:
         """Deliver it again, not before `delay` seconds have passed."""
         self.handed_back = True  # a sign of life would now put another delay in the place of this one
+        delay = min(delay, _LONGEST)
         await self._connection.publish(self.reply, b'-NAK {"delay": %d}' % (delay * _NS) if delay > 0 else _NAK)
 
     async def progress(self) -> None:
