@@ -54,7 +54,7 @@ class Watching(Dashboard):
         while not self.source.state.link.ready or not self._read():  # noqa: ASYNC110  known by looking
             await asyncio.sleep(STEP)
         await asyncio.sleep(WARM_UP)
-        while self.source.state.lag > WARM_UP:  # noqa: ASYNC110  what was stored before is still being read
+        while self.source.state.truth(time.time()).lag > WARM_UP:  # noqa: ASYNC110  what was stored before is still being read
             await asyncio.sleep(STEP)
         self._measures = True
         lags, folded, used, began = [], self._folded, time.process_time(), time.perf_counter()

@@ -73,19 +73,19 @@ def check_cells(tasks: TaskMap) -> None:
         assert tasks.place(task) == place
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tapes)
 def test_of_any_run(data: bytes) -> None:
     replayed(Simulation(Tape(data)).run())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tapes)
 def test_of_what_could_never_happen(data: bytes) -> None:
     replayed(garbage(Tape(data)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tapes)
 def test_groups_add_up_to_the_errors_whose_reasons_were_stored(data: bytes) -> None:
     history = Simulation(Tape(data)).run()

@@ -16,8 +16,8 @@ from tests.unit.histories import Simulation, Tape
 BIG = "7qk2mzt4w9ha"
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.binary(max_size=300), st.lists(st.integers(0, 60), max_size=8))
+@settings(max_examples=20, deadline=None)
+@given(st.binary(max_size=300), st.lists(st.integers(0, 60), max_size=4))
 def test_at_every_position_its_numbers_are_the_ledgers(data: bytes, positions: list[int]) -> None:
     events = Simulation(Tape(data)).run()
     history: History = [(sequence, NOW + n, encode_event(event)) for n, (sequence, event) in enumerate(events)]

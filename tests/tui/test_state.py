@@ -297,3 +297,12 @@ def test_the_summary_of_one_run_is_that_run() -> None:
 )
 def test_the_exit_code_is_that_of_the_watched_run(run_id: str | None, code: int) -> None:
     assert exit_code(look_into(busy_state()), NOW, run_id) == code
+
+
+def test_the_lag_is_of_events_that_flow_and_not_of_what_is_read_from_long_ago() -> None:
+    state = State()
+    state.put_record(record("a"))
+    state.apply("a", 1, NOW - 5, events.Opened(parent=(0, 0), nonce="n"), NOW - 5)
+    state.apply("a", 2, NOW - 1, events.Sent(batch=1, first=0, count=1, topics=["leaf"]), NOW)
+    assert state.truth(NOW).lag == pytest.approx(1.0)
+    assert state.truth(NOW + 10).lag == 0.0

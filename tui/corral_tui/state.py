@@ -29,6 +29,8 @@ FORGET = 60.0
 ETA_WINDOW = 10.0
 """Seconds over which the rate behind an ETA is taken: calmer than the rate that is shown."""
 
+FLOWING = 3.0
+"""Seconds after the last event for which its lag is of interest."""
 BODY = 4_096
 """Bytes of a run's first message that are kept."""
 
@@ -43,6 +45,7 @@ class State:
         self.detail: Detail | None = None
         self.lag = 0.0
         """Seconds from an event's storing to its being folded here, as of the last one, beside the skew."""
+        self._lag_at = 0.0
         self.bookkeeper: str | None = None
         """The pool that keeps the books, as far as known."""
         self.skew = 0.0
@@ -94,7 +97,7 @@ class State:
         """A live run's event, received at `now`; the events of ended runs are left out."""
         if not self._skew_known or at - now > self.skew:
             self.skew, self._skew_known = at - now, True
-        self.lag = max(0.0, now + self.skew - at)
+        self.lag, self._lag_at = max(0.0, now + self.skew - at), now
         self.paces.note(at, event)
         record = self.records.get(run_id)
         if record is not None and not record.live:
@@ -215,7 +218,8 @@ class State:
             rate=sum(fold.pulse.rate(now + self.skew) for fold in self.folds.values()),
             running_runs=sum(not fold.ledger.over for fold in self.folds.values()),
             stale=max(late, default=0.0),
-            lag=self.lag,
+            # What was stored long ago comes late because it is read late: only what flows says something.
+            lag=self.lag if now - self._lag_at <= FLOWING else 0.0,
             bookkeeper=self.bookkeeper,
         )
 

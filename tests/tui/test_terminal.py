@@ -1,0 +1,65 @@
+"""The dashboard in a real terminal: colours, size, signals, what is left behind."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import pytest
+
+from corral import Client
+from tests.tui.terminals import dashboard
+
+COLOUR = re.compile(rb"\x1b\[[0-9;]*?(?<![0-9])(3[0-8]|4[0-8]|9[0-7]|10[0-7])[0-9;]*m")
+LEAVES = b"\x1b[?1049l"
+"""Back to the normal screen."""
+
+
+async def test_no_colour_means_none(nats_url: str, namespace: str) -> None:
+    with dashboard(nats_url, namespace, NO_COLOR="1") as terminal:
+        await terminal.shows("No runs yet")
+        terminal.press("q")
+        assert await terminal.left() == 0
+        assert not COLOUR.findall(terminal.written)
+
+
+async def test_q_leaves_a_summary_on_the_normal_screen(nats_url: str, namespace: str) -> None:
+    async with Client(nats_url, namespace) as client:
+        run = await client.start("nobody-serves-this", {})
+    with dashboard(nats_url, namespace) as terminal:
+        await terminal.shows(run.id[:8])
+        assert COLOUR.findall(terminal.written)
+        terminal.press("q")
+        assert await terminal.left() == 0
+        assert run.id in terminal.written.rpartition(LEAVES)[2].decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+async def test_a_signal_ends_it_in_order(nats_url: str, namespace: str, number: signal.Signals) -> None:
+    with dashboard(nats_url, namespace) as terminal:
+        await terminal.shows("No runs yet")
+        terminal.program.send_signal(number)
+        assert await terminal.left() == 128 + number
+        assert LEAVES in terminal.written
+
+
+async def test_it_follows_the_size_of_the_terminal(nats_url: str, namespace: str) -> None:
+    with dashboard(nats_url, namespace) as terminal:
+        await terminal.shows("No runs yet")
+        terminal.resize(50, 12)
+        await terminal.shows("50x12 now")
+        terminal.written = b""
+        terminal.resize(80, 24)
+        await terminal.shows("No runs yet")
+
+
+async def test_a_terminal_that_is_read_again_shows_what_has_happened_meanwhile(nats_url: str, namespace: str) -> None:
+    with dashboard(nats_url, namespace) as terminal:
+        await terminal.shows("No runs yet")
+        terminal.silent()
+        async with Client(nats_url, namespace) as client:
+            runs = [await client.start("nobody-serves-this", {}) for _ in range(30)]
+        terminal.read()
+        await terminal.shows(runs[-1].id[:8])
+        terminal.press("q")
+        assert await terminal.left() == 0
