@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 
-from corral import trimming
+from corral import StorageFull, trimming
+from corral.election import stand
+from corral.headroom import Headroom
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
@@ -17,6 +21,7 @@ from corral.runs import Record, State, encode
 from corral.settings import Settings
 from corral.subjects import Names
 from corral.trimming import Trimming
+from tests.system.stage import within
 
 LIMIT = 1_000_000
 ALL = "run"
@@ -43,6 +48,14 @@ class Archive:
             )
             await self.publisher.store(self.names.event(id, "ended"), b"{}")
         return ids
+
+    async def pad(self) -> None:
+        """Until not even an empty value fits."""
+        try:
+            for number in itertools.count():
+                await self.records.create(f"padding.{number}", b"")
+        except StorageFull:
+            return
 
     async def left(self) -> list[str]:
         return [entry.key.partition(".")[2] for entry in await self.records.entries(ALL)]
@@ -103,3 +116,44 @@ async def test_full_events_are_made_room_for_too(archive: Archive) -> None:
         await archive.publisher.store(archive.names.event(old, "failed"), b"x" * 10_000)
     assert await archive.trimming.look() == 1
     assert (await archive.events(old), await archive.left()) == (0, [])
+
+
+async def test_also_a_bucket_without_room_for_tombstones_is_made_emptier(archive: Archive) -> None:
+    with pytest.raises(StorageFull):
+        await archive.add(2_000, "final", size=900)
+    before = len(await archive.left())
+    gone = await archive.trimming.look()
+    assert 0 < gone < before
+    assert len(await archive.left()) == before - gone
+    assert await archive.fullness() <= trimming.END
+
+
+async def test_room_is_kept_for_the_records_of_what_is_queued(archive: Archive) -> None:
+    await archive.add(300, "final")
+    for n in range(600):
+        await archive.publisher.store(archive.names.task(f"q{n}", "t"), b"x")
+    assert await archive.fullness() > trimming.BEGIN
+    assert await archive.trimming.look() > 0
+    headroom = Headroom(archive.connection, archive.names)
+    await headroom.take(100)
+    for n in range(600, 900):
+        await archive.publisher.store(archive.names.task(f"q{n}", "t"), b"x")
+    with pytest.raises(StorageFull):
+        await Headroom(archive.connection, archive.names).take(100)
+
+
+async def test_a_bookkeeper_is_elected_although_its_lease_finds_no_room_at_first(archive: Archive) -> None:
+    with pytest.raises(StorageFull):
+        await archive.add(2_000, "final", size=900)
+    await archive.pad()
+    elected = asyncio.Event()
+
+    async def lead() -> None:
+        elected.set()
+        await asyncio.Future()
+
+    make_room = archive.trimming.try_to_look
+    standing = asyncio.ensure_future(stand(archive.records, "me", 1.0, lead, make_room=make_room))
+    await within(elected.wait(), "the election")
+    standing.cancel()
+    await asyncio.wait({standing})

@@ -20,6 +20,7 @@ from corral.roster import Roster
 from corral.runs import decode_beat
 from corral.settings import Settings
 from corral.subjects import Names
+from corral.trimming import Trimming
 
 
 class Bookkeeper:
@@ -43,6 +44,10 @@ class Bookkeeper:
         """Return when the next heartbeat is heard, of any worker."""
         self._heard.clear()
         await self._heard.wait()
+
+    async def make_room(self) -> None:
+        """Forget old runs, where not even an election fits."""
+        await Trimming(self._connection, self.records, self._names).try_to_look()
 
     async def lead(self) -> None:
         """Keep the books until cancelled."""

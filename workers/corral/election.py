@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from corral.errors import Conflict, CorralError, PermissionDenied
+from corral.errors import Conflict, CorralError, PermissionDenied, StorageFull
 from corral.jetstream.records import Records
 from corral.subjects import LEADER_KEY
 
@@ -21,9 +21,17 @@ NOT_ALLOWED = 300.0
 
 
 async def stand(
-    records: Records, name: str, lease: float, lead: Callable[[], Awaitable[None]], *, only: bool = False
+    records: Records,
+    name: str,
+    lease: float,
+    lead: Callable[[], Awaitable[None]],
+    *,
+    make_room: Callable[[], Awaitable[None]],
+    only: bool = False,
 ) -> None:
     """Stand for election until cancelled; while elected, run `lead`. `lease` is in seconds.
+
+    `make_room` is called when there is none for the lease.
 
     Raises:
         PermissionDenied: this user may not be elected, and `only` for that was it started.
@@ -40,6 +48,8 @@ async def stand(
         except CorralError as error:
             if not isinstance(error, Conflict):
                 log.warning("the election is out of reach", extra={"error": str(error)})
+            if isinstance(error, StorageFull):
+                await make_room()
             await asyncio.sleep(lease / 3)
             continue
         log.info("elected as bookkeeper", extra={"pool": name})

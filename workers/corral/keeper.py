@@ -49,7 +49,9 @@ async def keep_books(access: Access, settings: Settings, on_ready: Callable[[], 
                 group.create_task(bookkeeper.lead())
 
         name = f"bookkeeper-{secrets.token_hex(3)}"
-        await stand(Records(connection, publisher, names), name, settings.lease, lead, only=True)
+        await stand(
+            Records(connection, publisher, names), name, settings.lease, lead, make_room=bookkeeper.make_room, only=True
+        )
     finally:
         await publisher.close()
         await connection.close()

@@ -147,7 +147,14 @@ class Pool:
         await self._prepare()
         async with asyncio.TaskGroup() as group:
             standing = group.create_task(
-                stand(self._records, self._id, self._settings.lease, self._bookkeeper.lead), name="election"
+                stand(
+                    self._records,
+                    self._id,
+                    self._settings.lease,
+                    self._bookkeeper.lead,
+                    make_room=self._bookkeeper.make_room,
+                ),
+                name="election",
             )
             workers = [
                 group.create_task(self._supervise(number, stopping), name=f"worker {number}")

@@ -10,12 +10,12 @@ import asyncio
 import logging
 import time
 
-from corral.errors import Conflict, CorralError, Unreadable
+from corral.errors import Conflict, CorralError, StorageFull, Unreadable
 from corral.jetstream import direct
 from corral.jetstream.connection import Connection
 from corral.jetstream.direct import Stored
 from corral.jetstream.records import Records
-from corral.jetstream.topology import purge_events, room
+from corral.jetstream.topology import purge_events, purge_key, room
 from corral.runs import decode_record
 from corral.subjects import Names
 
@@ -48,10 +48,14 @@ class Trimming:
         """Look from time to time, until cancelled."""
         while True:
             await asyncio.sleep(LOOK)
-            try:
-                await self.look()
-            except (CorralError, direct.Outage) as error:
-                log.warning("no room could be made", extra={"error": str(error)})
+            await self.try_to_look()
+
+    async def try_to_look(self) -> None:
+        """As `look`; what goes wrong is logged."""
+        try:
+            await self.look()
+        except (CorralError, direct.Outage) as error:
+            log.warning("no room could be made", extra={"error": str(error)})
 
     async def look(self) -> int:
         """Forget old runs if a stream is nearly full; how many."""
@@ -100,5 +104,7 @@ class Trimming:
             await self._records.delete(key, stored.sequence)
         except Conflict:
             return False  # a retry has brought it back
+        except StorageFull:
+            await purge_key(self._connection, self._names, key, stored.sequence)
         await purge_events(self._connection, self._names, key.partition(".")[2])
         return True

@@ -12,6 +12,7 @@ from corral.jetstream.direct import Stored
 from corral.subjects import Names, check_run_id, check_topic, is_run_id, is_topic
 
 _NO_STREAM = 10059
+_GROWTH = 1_000  # bytes by which a run's keys grow until it has ended, for each topic that it has queued
 _FEW = 50  # messages that are removed one by one
 _NO_MESSAGE = (10037, 10043, 10057)  # the last two: it cannot be deleted, and for a message that is gone so it says
 
@@ -52,6 +53,12 @@ async def purge_events(connection: Connection, names: Names, run_id: str) -> Non
     await connection.api(f"STREAM.PURGE.{names.events_stream}", {"filter": names.event(check_run_id(run_id), ">")})
 
 
+async def purge_key(connection: Connection, names: Names, key: str, revision: int) -> None:
+    """Remove a key of the bucket without a tombstone, which needs room; not a revision later than this one."""
+    body = {"filter": names.key(key), "seq": revision + 1}
+    await connection.api(f"STREAM.PURGE.{names.bucket_stream}", body)
+
+
 async def clear(connection: Connection, names: Names, run_id: str, topic: str, *, below: int, count: int) -> None:
     """As `purge`, where about `count` messages are expected; few of them are removed one by one.
 
@@ -73,11 +80,15 @@ async def clear(connection: Connection, names: Names, run_id: str, topic: str, *
 
 
 async def room(connection: Connection, names: Names) -> dict[str, tuple[int, int]]:
-    """Of each stream, how many bytes it holds, and how many it may hold; -1 where it has no limit of its own."""
+    """Of each stream, how many bytes it holds, and how many it may hold; -1 where it has no limit of its own.
+
+    Of the bucket also those by which the records of what is queued will still grow.
+    """
     streams = (names.tasks_stream, names.events_stream, names.bucket_stream)
     answers = await asyncio.gather(*[connection.api(f"STREAM.INFO.{stream}") for stream in streams])
+    grows = {names.bucket_stream: _GROWTH * int(answers[0]["state"].get("num_subjects", 0))}
     return {
-        stream: (int(answer["state"]["bytes"]), int(answer["config"]["max_bytes"]))
+        stream: (int(answer["state"]["bytes"]) + grows.get(stream, 0), int(answer["config"]["max_bytes"]))
         for stream, answer in zip(streams, answers, strict=True)
     }
 
