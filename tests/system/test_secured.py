@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.errors import ServerStartFailed
+from corral.errors import BadName, ServerStartFailed
 from corral.roles import roles
 from corral.secured import settle
 from corral.server import config_file
@@ -97,6 +97,22 @@ def test_only_what_is_in_the_table_is_in_the_configuration(tmp_path: Path) -> No
     }
     assert set(re.findall(r'(?:service|stream): "([^"]+)"', text)) == known
     assert set(re.findall(r'account: \w+, subject: "([^"]+)"', text)) == known
+
+
+@pytest.mark.parametrize("host", ["", "a b", "a:4222", 'a"', "*.example.org", "-a", "tls://a", "a\n", "ä.example"])
+def test_a_host_that_is_none_is_refused_before_anything_is_made(tmp_path: Path, host: str) -> None:
+    with pytest.raises(BadName):
+        settle(tmp_path / "queue", NAMES, config_file(), hosts=[host])
+    assert not (tmp_path / "queue").exists()
+
+
+def test_a_password_of_ones_own_cannot_break_out_of_the_configuration(tmp_path: Path) -> None:
+    settle(tmp_path, NAMES, config_file())
+    changed = {**context(tmp_path, "viewer"), "password": 'x" }] } evil { users: [{ user: "y'}
+    (tmp_path / "viewer.json").write_text(json.dumps(changed))
+    (tmp_path / "roles.conf").unlink()
+    with pytest.raises(ServerStartFailed, match=r"the password in viewer\.json"):
+        settle(tmp_path, NAMES, config_file())
 
 
 @pytest.mark.parametrize("broken", ["viewer.json", "tls/ca.key"])

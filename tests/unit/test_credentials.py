@@ -92,8 +92,14 @@ def test_what_cannot_be_used_is_said_at_once(login: Login, said: str) -> None:
 def test_a_context_that_is_no_json_is_said_at_once(tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text('{"url": 7}')
-    with pytest.raises(BadName, match=r"is not a NATS context: Expected `str`, got `int`"):
+    with pytest.raises(BadName, match=r"is not a NATS context: .*Expected `str`, got `int`"):
         resolve(Login(context=str(path)))
+
+
+def test_no_secret_is_shown_by_accident() -> None:
+    access = Access(urls=["nats://u:secret@a"], login=Login(user="u", password="secret", token="secret"))
+    assert "secret" not in f"{access!r} {access}"
+    assert "user='u', password='***'" in repr(access)
 
 
 def test_tls_is_insisted_on_where_anything_says_so() -> None:

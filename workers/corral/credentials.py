@@ -46,6 +46,15 @@ class Login(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     api_prefix: str | None = None
     """Where this user reaches JetStream. Default: `$JS.API`."""
 
+    def __repr__(self) -> str:
+        shown = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+        return f"Login({', '.join(f'{name}={hidden(name, value)!r}' for name, value in shown.items())})"
+
+
+def hidden(name: str, value: str) -> str:
+    """The value of a field of a login, unless it is a secret."""
+    return "***" if name in ("password", "token") else value
+
 
 _IDENTITY = ("creds", "nkey", "user", "password", "token")
 _FILES = ("creds", "nkey", "ca", "cert", "key")
@@ -69,6 +78,9 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
     urls: list[str]
     login: Login = Login()
+
+    def __repr__(self) -> str:
+        return f"Access({len(self.urls)} URLs, {self.login!r})"  # URLs may hold passwords
 
     @property
     def needs_tls(self) -> bool:

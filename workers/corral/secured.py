@@ -12,6 +12,8 @@ What is there is kept, always: what is deleted is made anew.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import secrets
 import shutil
 import socket
@@ -22,7 +24,7 @@ from typing import NamedTuple
 import msgspec
 
 from corral.decoding import decoder
-from corral.errors import ServerStartFailed
+from corral.errors import BadName, ServerStartFailed
 from corral.private import write_new
 from corral.roles import BOOKKEEPER, ROLE_API, configuration, inbox
 from corral.subjects import Names
@@ -62,7 +64,9 @@ def settle(folder: Path, names: Names, packaged: Path, *, hosts: Sequence[str] =
 
     Raises:
         ServerStartFailed: a folder or files that cannot be used.
+        BadName: a host that is none.
     """
+    hosts = [_check_host(host) for host in hosts]
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -71,7 +75,7 @@ def settle(folder: Path, names: Names, packaged: Path, *, hosts: Sequence[str] =
         before = _files(folder)
         _certificates(folder, hosts)
         url = _contexts(folder, hosts, port)
-        passwords = {role: _read(folder / f"{role}.json").password for role in _USERS}
+        passwords = {role: _password(folder / f"{role}.json") for role in _USERS}
         if not (folder / "nats.conf").exists():
             shutil.copyfile(packaged, folder / "nats.conf")
         if not (folder / "roles.conf").exists():
@@ -138,6 +142,23 @@ def _read(path: Path) -> _Context:
 
 
 _decode_context = decoder(_Context, "a context")
+
+
+def _password(path: Path) -> str:
+    """The password in a context, which has to fit between quotes in the server's configuration."""
+    password = _read(path).password
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,}", password):
+        raise ValueError(f"the password in {path.name} has less than 16 letters and digits, or anything else in it")
+    return password
+
+
+def _check_host(host: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise BadName("host", host, "a name or an address, without a port") from None
+    return host
 
 
 def _in_url(host: str) -> str:

@@ -18,6 +18,7 @@ from corral.cli.output import note, say, say_table, write_json
 from corral.cli.session import connected, find_server, hide_secret, run
 from corral.cli.verdict import Verdict, judge
 from corral.client import Client
+from corral.credentials import hidden
 from corral.errors import EventsExpired, NoServer
 from corral.events import Interrupted
 from corral.recount import recount
@@ -113,7 +114,7 @@ def _server_fields(server: str | None, *, show_secret: bool) -> dict[str, Any]:
     url = located.url if show_secret else hide_secret(located.url)
     login = msgspec.to_builtins(located.login.login)
     if not show_secret:
-        login = {name: "***" if name in ("password", "token") else value for name, value in login.items()}
+        login = {name: hidden(name, value) for name, value in login.items()}
     sources = list(located.login.sources)
     return {
         "server": url,
