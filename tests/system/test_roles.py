@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from corral.client import Client
-from corral.errors import DuplicateRun, PermissionDenied, RunExists, RunNotFound
+from corral.errors import ApiError, DuplicateRun, PermissionDenied, RunExists, RunNotFound
 from corral.events import Interrupted, encode_event
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
@@ -409,6 +409,20 @@ async def test_an_order_on_a_subject_for_something_else_is_none(secured: Secured
         assert [each.event for each in await _all(operator.events(run.id))] == []
         await publisher.close()
         await worker.close()
+
+
+@pytest.mark.parametrize("subject", [NAMES.task("some", "nobody.serves"), NAMES.event("some", "ended")])
+async def test_nobody_rolls_up_tasks_or_events(everybody: dict[str, Connection], subject: str) -> None:
+    """A header that would erase all that was stored before."""
+    publisher = Publisher(everybody["bookkeeper"])
+    await publisher.store(subject, b"{}")
+    await publisher.close()
+    for role in ROLES:
+        publisher = Publisher(everybody[role])
+        for how in ("all", "sub"):
+            with pytest.raises((ApiError, PermissionDenied), match=r"rollup|no permission"):
+                await publisher.store(subject, b"{}", headers={"Nats-Rollup": how})
+        await publisher.close()
 
 
 @pytest.mark.usefixtures("pool")

@@ -188,6 +188,21 @@ def test_a_pool_that_may_not_work_says_so(tmp_path: Path) -> None:
             assert (done.code, f"'{subject}'" in done.err) == (4, True), done.err
 
 
+def test_the_options_of_a_login_go_before_the_environment(tmp_path: Path) -> None:
+    corral = Corral(tmp_path, {"NATS_USER": "ann", "NATS_PASSWORD": "secret", "NATS_URL": "nats://other:1"})
+    (tmp_path / "my.creds").write_text("")
+    shown = corral("env", "--json", "-s", "nats://queue:1", "--creds", "my.creds").json
+    assert (shown["login"], shown["login_from"]) == ({"creds": str(tmp_path / "my.creds")}, ["NATS_CREDS"])
+    (tmp_path / "c.json").write_text('{"url": "tls://queue:1", "token": "secret", "ca": "my.creds"}')
+    shown = corral("env", "--json", "--context", "./c.json").json
+    assert (shown["server"], shown["server_from"]) == ("tls://queue:1", "context")
+    assert shown["login"] == {"token": "***", "ca": str(tmp_path / "my.creds")}
+    # The embedded server brings a login of its own, whatever else is said for other servers.
+    with corral.running("server") as server:
+        server.wait_for("nats://")
+        assert corral("runs", NATS_URL="", NATS_CA=str(tmp_path / "c.json")).code == 0
+
+
 def test_hosts_and_ports_are_for_secured_servers(tmp_path: Path) -> None:
     done = Corral(tmp_path)("server", "--port", "5000")
     assert (done.code, "it goes with --secure" in done.err) == (2, True)

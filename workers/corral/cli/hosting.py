@@ -39,6 +39,8 @@ def some_server(server: str | None = None, *, elsewhere: bool = True) -> Iterato
     Raises:
         ServerStartFailed, BadName
     """
+    if not elsewhere:
+        forget_login()
     running = _given(server) if elsewhere else discover(home())
     if running is None:
         try:
