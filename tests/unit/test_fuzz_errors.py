@@ -30,7 +30,7 @@ class _Broken(Exception):
 
 class _NoClass(Exception):
     @property  # type: ignore[misc]
-    def __class__(self) -> type[Exception]:
+    def __class__(self) -> type[Exception]:  # type: ignore[override]
         raise RuntimeError("no class")
 
 
