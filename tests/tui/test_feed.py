@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -15,6 +17,7 @@ from corral.client import Client
 from corral.errors import NoServer
 from corral.messages import parse_task
 from corral.subjects import LEDGER_ANCHOR_KEY, Names
+from corral_tui import feed
 from corral_tui.app import Dashboard
 from corral_tui.feed import Feed
 from corral_tui.fold import Detail
@@ -279,3 +282,30 @@ class SignallingDashboard(Dashboard):
 )
 def test_no_secret_is_ever_shown(url: str | None, shown: str) -> None:
     assert Feed(url, None).state.link.server == shown
+
+
+async def test_what_is_seriously_wrong_is_found_by_itself_and_of_one_run_when_it_is_asked(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "HEALTH", 0.1)
+    await system.pool("alone")
+    run = await (await system.client()).start("blocks", 1)
+    blocking = await system.stage.arrival("blocks")
+
+    def found(state: State, code: str) -> bool:
+        return state.diagnosis is not None and code in {finding.code for finding in state.diagnosis.findings}
+
+    async with watched(system.url, system.settings.namespace) as watch:
+        await watch.until(lambda state: found(state, "loop-blocked"), "a blocked loop")
+        asked = await watch.feed.diagnose(run.id)
+        assert asked.facts.run == run.id
+        assert "loop-blocked" in {finding.code for finding in asked.findings}
+        os.kill(blocking.pid, signal.SIGSTOP)
+        try:
+            await watch.until(lambda state: found(state, "worker-silent"), "a silent worker")
+        finally:
+            os.kill(blocking.pid, signal.SIGCONT)
+        await watch.until(lambda state: not found(state, "worker-silent"), "that it is heard again")
+        blocking.answer()
+        await watch.until(lambda state: not found(state, "loop-blocked"), "that it goes on")
+    await system.end(run)

@@ -206,13 +206,11 @@ class Dashboard(App[int], inherit_bindings=False):
         self.tick()
 
     def notice(self, now: float, *, without: str | None = None) -> Line:
-        """What was just said, or the last order. The state's lock is held."""
+        """What was just said, the last order, or what is seriously wrong. The state's lock is held."""
         said, until = self._flash
-        return (
-            said
-            if now < until
-            else self.ordering.notice(now, without=without) or hint(self.source.state.diagnosis, self.size.width)
-        )
+        if now < until:
+            return said
+        return self.ordering.notice(now, without=without) or hint(self.source.state.diagnosis, self.size.width)
 
     # --- actions -------------------------------------------------------------------------------------
 
