@@ -63,7 +63,7 @@ class Party:
                     cwd=ROOT,
                     env=self._environment,
                     stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE if self.name in PRODUCERS else log,
                     stderr=log,
                 )
             self.pids.add(self.process.pid)
@@ -73,8 +73,7 @@ class Party:
             await asyncio.sleep(RESTART)
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        while line := await process.stdout.readline():
+        while process.stdout is not None and (line := await process.stdout.readline()):
             if line == b"{}\n":
                 self._ready.set()
             elif line.startswith(b"{"):
@@ -172,12 +171,13 @@ class World:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for party in self.parties.values():
-            await party.end()
+        # Workers first: a pool's log is open, and it counts as running, as long as they live.
         for line in read_notes():
             if isinstance(line, Process) and line.role in ("worker", "child"):
                 _signal(line.pid, signal.SIGCONT)
                 _signal(line.pid, signal.SIGKILL)
+        for party in self.parties.values():
+            await party.end()
         await self.connection.close()
         await self._closing.aclose()
 
@@ -270,9 +270,11 @@ class World:
         for pid in pids:
             self.struck[pid] = "frozen"
             _signal(pid, signal.SIGSTOP)
-        await asyncio.sleep(seconds)
-        for pid in pids:
-            _signal(pid, signal.SIGCONT)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            for pid in pids:
+                _signal(pid, signal.SIGCONT)
 
     def executions(self) -> tuple[list[Begun], dict[tuple[int, int], Over]]:
         """What was begun, and how each ended: by process and number."""
