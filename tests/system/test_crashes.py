@@ -251,3 +251,19 @@ async def test_an_outage_in_the_middle_of_an_interrupt_delays_it(own_system: Sys
     assert receipt is not None
     assert receipt.removed + receipt.stopped == 50
     assert (await system.audit(run)).status.interrupted == 50
+
+
+async def test_a_pool_that_is_told_to_stop_ends_although_the_server_is_gone(
+    own_system: System, own_server: ServerProcess
+) -> None:
+    own_system.set(drain_timeout=1.0)
+    pool = await own_system.pool("crashes")
+    run = await (await own_system.client()).start("works", 1)
+    await own_system.stage.arrival("working")
+    own_server.stop()
+    pool.drain()
+    assert await pool.ended() == 0
+    own_server.start()
+    await own_system.pool("crashes")
+    (await own_system.stage.arrival("working")).answer()
+    assert (await own_system.audit(run)).status.success == 1

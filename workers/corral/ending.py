@@ -33,6 +33,9 @@ from corral.subjects import Names, holder_of, interrupt_key, run_key, unique_key
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 200
+"""Runs whose ends are at one of their steps. Twenty thousand at once would keep the renewal of the lease waiting behind
+their requests, and the next bookkeeper would find as many."""
 PAUSE = 0.5
 """Seconds before an ending that failed is tried again."""
 MARKER_TTL = 900.0
@@ -66,6 +69,7 @@ class Ending:
         self._fold_to = fold_to
         self._group = group
         self._waiting: dict[str, tuple[int, asyncio.Future[None]]] = {}
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     def look_at(self, book: Book) -> None:
         """Begin to end the run if it is time to."""
@@ -104,12 +108,18 @@ class Ending:
 
     async def _steps(self, book: Book) -> None:
         log.debug("an end begins", extra={"run": book.run_id})
-        interrupted = self._stopped(book)
-        if not await self._enter(book, "interrupting" if interrupted else "ending"):
-            return
-        round = book.record.round if book.record else 0
-        revision = await self._mark(book, round, "stop" if interrupted else "over")
-        await self._confirmed(book.run_id, revision)
+        async with self._places:
+            interrupted = self._stopped(book)
+            if not await self._enter(book, "interrupting" if interrupted else "ending"):
+                return
+            round = book.record.round if book.record else 0
+            revision = await self._mark(book, round, "stop" if interrupted else "over")
+        await self._confirmed(book.run_id, revision)  # which may take as long as a thread that does not stop
+        async with self._places:
+            await self._conclude(book, round, interrupted=interrupted)
+
+    async def _conclude(self, book: Book, round: int, *, interrupted: bool) -> None:
+        """What follows when no worker holds anything of the run."""
         if not await self._sweep(book):
             return
         await self._fold_to(None)

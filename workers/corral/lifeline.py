@@ -7,6 +7,7 @@ blocked. What it learns it hands to the worker's loop, and what it tells it read
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import threading
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 TICK = 0.25
 """Seconds between two signs of life of the loop itself."""
+LAST_BEAT = 2.0
+"""Seconds to wait for a connection for the last heartbeat."""
 BLOCKED = 1.0
 """Seconds without one after which the loop counts as blocked."""
 
@@ -151,8 +154,10 @@ class Lifeline:
                 asyncio.create_task(self._signs_of_life(connection)),
             ]
             await self._until_left(tasks, self._leave)
-            await self._beat(connection, leaving=True)
-            await connection.flush()
+            with contextlib.suppress(TimeoutError):  # without a server nobody hears it
+                async with asyncio.timeout(LAST_BEAT):
+                    await self._beat(connection, leaving=True)
+                    await connection.flush()
         finally:
             await publisher.close()
             await connection.close()

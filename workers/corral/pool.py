@@ -211,7 +211,13 @@ class Pool:
             table.unlink(missing_ok=True)
             if code == 0 and stopping.drain.is_set():
                 return
-            await self._mourn(worker, code, held)
+            try:
+                async with asyncio.timeout(self._settings.publish_timeout):
+                    await self._mourn(worker, code, held)
+            except (
+                TimeoutError
+            ):  # without a server nobody hears it, and a pool that is told to stop must not wait for one
+                log.warning("a death was not recorded", extra={"worker": worker, "error": "the server is away"})
             if stopping.drain.is_set():
                 return
             if code == NO_APP:
