@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -36,6 +36,7 @@ class RunLook:
         """The live ones, and the one that was asked about."""
         markers = await self._markers()
         deaths = await self._deaths(records)
+        earlier, later = _by_run(before), _by_run(after)
         found = []
         again = 0
         for record in records:
@@ -49,7 +50,8 @@ class RunLook:
                 record=record,
                 marker=marker[0] if marker else None,
                 marker_revision=marker[1] if marker else 0,
-                moved=_of(record.id, before) != _of(record.id, after),
+                moved=earlier.get(record.id) != later.get(record.id),
+                queued=max(sum(look.get(record.id, {}).values()) for look in (earlier, later)),
             )
             if not run.moved and again < FEW and record.state != "queued":
                 again += 1
@@ -139,8 +141,12 @@ async def read_record(operations: Operations, run_id: str) -> Record | None:
         return None  # of another version, or not one of ours
 
 
-def _of(run_id: str, look: Look) -> Collection[tuple[str, int]]:
-    return {(topic, count) for (run, topic), count in look.queued.items() if run == run_id}
+def _by_run(look: Look) -> dict[str, dict[str, int]]:
+    """Messages by topic, of each run."""
+    found: dict[str, dict[str, int]] = {}
+    for (run_id, topic), count in look.queued.items():
+        found.setdefault(run_id, {})[topic] = count
+    return found
 
 
 def _decoded(stored: Stored | None) -> object:

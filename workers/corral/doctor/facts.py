@@ -86,6 +86,8 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     record: Record
     moved: bool = False
     """It changed while it was looked at."""
+    queued: int = 0
+    """Its messages in the queue, by the look that saw more."""
     marker: Marker | None = None
     marker_revision: int = 0
     next_attempt: float | None = None

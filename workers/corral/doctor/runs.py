@@ -157,9 +157,7 @@ def _without_messages(facts: Facts, run: RunFacts) -> Iterator[Finding]:
     record = run.record
     if record.state != "running" or run.moved or record.root in ("pending", "running"):
         return
-    queued = sum(count for (of, _), count in facts.after.queued.items() if of == record.id)
-    before = sum(count for (of, _), count in facts.before.queued.items() if of == record.id)
-    missing = record.counts.pending + record.counts.running - max(queued, before)
+    missing = record.counts.pending + record.counts.running - run.queued
     if missing > 0 and not any(record.id in beat.running or record.id in beat.roots for beat in alive(facts)):
         yield Finding(
             severity="warning",

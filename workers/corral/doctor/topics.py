@@ -9,6 +9,9 @@ from corral.doctor.finding import Finding, lasting, many, some, verb
 from corral.doctor.workers import alive
 from corral.runs import Beat, Record
 
+MOST = 20
+"""Runs with messages left over that are told."""
+
 
 def topic_findings(facts: Facts) -> Iterator[Finding]:
     """Of every topic that has messages, workers or a consumer."""
@@ -172,10 +175,12 @@ def _retrying(record: Record, topic: str) -> int:
 
 def _leftovers(facts: Facts) -> Iterator[Finding]:
     """Messages of runs that are over."""
-    for run, recorded in sorted(facts.ended.items()):
-        topics = [topic for each, topic in facts.after.queued if each == run and (each, topic) in facts.before.queued]
-        if not topics:
-            continue
+    still: dict[str, list[str]] = {}
+    for run, topic in facts.after.queued:
+        if run in facts.ended and (run, topic) in facts.before.queued:
+            still.setdefault(run, []).append(topic)
+    for run, topics in list(still.items())[:MOST]:
+        recorded = facts.ended[run]
         count = sum(facts.after.queued[run, topic] for topic in topics)
         what = "which has ended" if recorded else "of which there is no record"
         yield Finding(
