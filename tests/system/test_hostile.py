@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from corral.client import Client
 from corral.errors import BadMessage, BadName, CorralError
 from corral.events import Ended, Ends, Interrupted, Opened, RunEnded, Sent, encode_event
+from corral.messages import body_limit
 from corral.runs import Beat, Marker, Record, encode
 from corral.subjects import Names
 from corral_tui.feed import Feed
@@ -17,6 +19,7 @@ from tests.system.apps.outcomes import Typed
 from tests.system.attacker import Attacker
 from tests.system.commands import Corral
 from tests.system.pools import System
+from tests.system.stage import within
 from tests.unit.mutants import BOMBS
 
 WILD = ["*", ">", "a.b", "no\x0btext", "\u202eabc", "nul\0", "x" * 300]
@@ -257,3 +260,56 @@ async def test_a_reason_that_cannot_be_stored_is_an_error_and_the_run_goes_on(sy
     with pytest.raises(CorralError):
         await run.interrupt(reason=reason)
     assert (await run.status()).status == "queued"
+
+
+async def test_the_longest_body_key_and_reason_fit_into_a_record_together(system: System) -> None:
+    await system.pool("outcomes")
+    client = await system.client()
+    body = b'"' + b"x" * (body_limit(client.connection.max_payload) - 2) + b'"'
+    run = await client.start_raw("t" * 128, body, unique="\0" * 1024, id="i" * 64)
+    with pytest.raises(BadMessage):
+        await client.start_raw("t" * 128, body + b" ")
+    receipt = await within(run.interrupt("\0" * 4096, wait=True), "the receipt")
+    assert receipt is not None
+    assert receipt.removed == 1
+    assert (await system.audit(run)).status.interrupt_reason == "\0" * 4096
+
+
+# --- what is typed --------------------------------------------------------------------------------------
+
+SURROGATE = "\udcff"
+"""What Python makes of a byte that is no text, and makes that byte of again."""
+
+
+WRONG: list[tuple[list[str], dict[str, str]]] = [
+    (["start", "--", SURROGATE, "1"], {}),
+    (["start", "a", f'"{SURROGATE}"'], {}),
+    (["start", "a", "@bomb"], {}),
+    (["interrupt", "*"], {}),
+    (["interrupt", "known", "--reason", SURROGATE], {}),
+    (["show", "\x1b[2J"], {}),
+    (["runs"], {"CORRAL_ACK_WAIT": SURROGATE}),
+    (["runs"], {"NATS_CREDS": "~nobody-of-this-name/x"}),
+]
+
+
+async def test_what_makes_no_sense_is_bad_usage_and_no_failure_of_ours(system: System) -> None:
+    client = await system.client()
+    await client.start("typed", Typed(1), id="known")
+    before = await stored(client)
+    (system.folder / "bomb").write_bytes(BOMBS["arrays"])
+    corral = Corral(system.folder, {"NATS_URL": system.url, "CORRAL_NAMESPACE": system.settings.namespace})
+    for arguments, environment in WRONG:
+        done = await asyncio.to_thread(corral, *arguments, **environment)  # type: ignore[arg-type]  # no `stdin` in it
+        assert (done.code, done.out) == (2, ""), arguments
+        assert "\x1b" not in done.err
+    assert await stored(client) == before
+
+
+async def test_an_environment_that_is_no_text_does_no_harm(system: System) -> None:
+    client = await system.client()
+    run = await client.start("typed", Typed(1))
+    corral = Corral(system.folder, {"NATS_URL": system.url, "CORRAL_NAMESPACE": system.settings.namespace})
+    odd = {"LOGNAME": SURROGATE, "USER": SURROGATE, "CORRAL_HOME": f"~nobody{SURROGATE}", "TERM": SURROGATE}
+    assert corral("interrupt", run.id, **odd).code == 0  # type: ignore[arg-type]  # no `stdin` in it
+    assert corral("env", **odd).code == 0  # type: ignore[arg-type]

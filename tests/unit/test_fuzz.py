@@ -10,6 +10,7 @@ import os
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -93,6 +94,15 @@ def history() -> list[tuple[int, AnyEvent]]:
     return Simulation(Tape(bytes((5 * n * n + 3 * n) % 251 for n in range(400)))).run()
 
 
+@cache
+def folded() -> Ledger:
+    """The ledger of that run."""
+    ledger = Ledger("root")
+    for sequence, event in history():
+        ledger.apply(event, sequence)
+    return ledger
+
+
 def show_record(record: Record) -> None:
     msgspec.json.encode(plain(status_of(record)))
     encode(record)
@@ -117,11 +127,8 @@ def fold_event(event: AnyEvent) -> None:
 
 
 def ask(questions: list[Question]) -> None:
-    ledger = Ledger("root")
-    for sequence, event in history():
-        ledger.apply(event, sequence)
     for question in questions:
-        msgspec.json.encode(answer_to(question, ledger, 100_000))
+        msgspec.json.encode(answer_to(question, folded(), 100_000))
 
 
 def template(record: TopicRecord) -> None:
@@ -308,10 +315,7 @@ def test_the_most_that_an_event_can_say_costs_little_memory() -> None:
 
 
 def test_a_snapshot_with_something_wrong_in_it_is_a_ledger_or_a_value_error() -> None:
-    ledger = Ledger("root")
-    for sequence, event in history():
-        ledger.apply(event, sequence)
-    frozen = freeze(ledger)
+    frozen = freeze(folded())
     inside = [*mutants([zlib.decompress(frozen)], EXAMPLES, SEED), *BOMBS.values(), b"\x91" * 1_000_000]
     for data in [
         *mutants([frozen], EXAMPLES // 3, SEED),

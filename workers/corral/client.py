@@ -523,7 +523,7 @@ def _who() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return f"{user}@{socket.gethostname()}".encode(errors="replace").decode()  # an environment may hold anything
 
 
 __all__ = ["Client", "Run", "StoredEvent"]

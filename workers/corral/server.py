@@ -30,7 +30,9 @@ _POLL = 0.005
 def home() -> Path:
     """The folder of this user's embedded server: `CORRAL_HOME`, else the platform's folder for user data."""
     given = os.environ.get("CORRAL_HOME")
-    return Path(given).expanduser().absolute() if given else platformdirs.user_data_path("corral")
+    if not given:
+        return platformdirs.user_data_path("corral")
+    return Path(os.path.expanduser(given)).absolute()  # noqa: PTH111  # a user that is none stays as it is written
 
 
 def config_file() -> Path:

@@ -12,6 +12,9 @@ from corral.subjects import check_namespace
 
 _GIB = 1024**3
 _DAY = 86_400.0
+_LONGEST = 36_525 * _DAY
+_LARGEST = 2**53
+"""What servers and other languages can still count."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +71,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         check_namespace(self.namespace)
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if name not in ("namespace", "drain_timeout") and not value > 0:
+            if name == "namespace":
+                continue
+            if name != "drain_timeout" and not value > 0:
                 raise BadName("setting", f"{name}={value}", "more than 0")
+            if not abs(value) <= (_LONGEST if isinstance(value, float) else _LARGEST):
+                raise BadName("setting", f"{name}={value}", "at most a hundred years, or 8 PiB")
         if self.death <= self.beat:
             raise BadName("setting", f"death={self.death}", "more than `beat`, or every worker would be taken for dead")
 
@@ -93,7 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values.update({name: value for name, value in overrides.items() if value is not None})
         try:
             return msgspec.convert(values, cls, strict=False)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeError) as error:
             raise BadName("setting", str(values), str(error)) from None
 
 
