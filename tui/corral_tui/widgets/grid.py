@@ -165,7 +165,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _cursor_segment(self) -> Segment:
         look = style("strong", palette_of(self.app))
-        return Segment("◆", look + Style(reverse=True)) if self.has_focus else Segment("◇", look)
+        return Segment("+", look + Style(reverse=True) if self.has_focus else look)
 
     def _refresh_row(self, row: int) -> None:
         y = row - int(self.scroll_offset.y)
