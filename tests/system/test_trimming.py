@@ -16,7 +16,7 @@ from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.jetstream.streams import ensure
-from corral.jetstream.topology import destroy, room, subject_events
+from corral.jetstream.topology import destroy, purge_key, room, subject_events
 from corral.runs import Record, State, encode
 from corral.settings import Settings
 from corral.subjects import Names
@@ -35,7 +35,8 @@ class Archive:
         self.names = names
         self.publisher = Publisher(connection)
         self.records = Records(connection, self.publisher, names)
-        self.trimming = Trimming(connection, self.records, names)
+        self.forgotten: list[str] = []
+        self.trimming = Trimming(connection, names, self.forgotten.append)
 
     async def add(self, count: int, state: State, *, size: int = 1_000) -> list[str]:
         """So many runs in a state, each with an event."""
@@ -87,6 +88,7 @@ async def test_the_oldest_ended_runs_make_room_and_their_events_go_too(archive: 
     assert gone > 0
     assert await archive.fullness() <= trimming.END
     assert await archive.left() == [*live, *ended[gone:]]
+    assert sorted(archive.forgotten) == ended[:gone]
     assert [await archive.events(id) for id in (live[0], ended[0], ended[gone - 1], ended[gone])] == [1, 0, 0, 1]
     assert await archive.trimming.look() == 0
 
@@ -102,6 +104,15 @@ async def test_runs_that_live_are_kept_however_full_it_is(archive: Archive) -> N
     assert await archive.fullness() > trimming.BEGIN
     assert await archive.trimming.look() == 0
     assert len(await archive.left()) == 700
+
+
+async def test_a_run_that_a_retry_brings_back_meanwhile_is_kept(archive: Archive) -> None:
+    (id,) = await archive.add(1, "final")
+    entry = await archive.records.get(f"run.{id}", leader=True)
+    assert entry is not None
+    await archive.records.update(entry.key, entry.value, entry.revision)
+    assert not await purge_key(archive.connection, archive.names, entry.key, entry.revision)
+    assert (await archive.left(), await archive.events(id)) == ([id], 1)
 
 
 async def test_what_has_just_ended_is_kept(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ class Bookkeeper:
 
     async def make_room(self) -> None:
         """Forget old runs, where not even an election fits."""
-        await Trimming(self._connection, self.records, self._names).try_to_look()
+        await Trimming(self._connection, self._names, lambda _: None).try_to_look()
 
     async def lead(self) -> None:
         """Keep the books until cancelled."""

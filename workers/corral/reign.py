@@ -106,7 +106,7 @@ class Reign:
             fold_to=self._fold_to,
         )
 
-        self._trimming = Trimming(connection, records, names)
+        self._trimming = Trimming(connection, names, self._books.forget)
 
     async def begin(self) -> None:
         """Read what is there, and do from then on what is to be done."""

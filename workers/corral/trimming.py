@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
-from corral.errors import Conflict, CorralError, StorageFull, Unreadable
+from corral.errors import CorralError, Unreadable
 from corral.jetstream import direct
 from corral.jetstream.connection import Connection
 from corral.jetstream.direct import Stored
-from corral.jetstream.records import Records
 from corral.jetstream.topology import purge_events, purge_key, room
 from corral.runs import decode_record
 from corral.subjects import Names
@@ -35,12 +35,12 @@ AT_ONCE = 50
 
 
 class Trimming:
-    """The bookkeeper's."""
+    """The bookkeeper's. `on_forgotten` is called with each run's id: nobody else is told."""
 
-    def __init__(self, connection: Connection, records: Records, names: Names) -> None:
+    def __init__(self, connection: Connection, names: Names, on_forgotten: Callable[[str], None]) -> None:
         self._connection = connection
-        self._records = records
         self._names = names
+        self._on_forgotten = on_forgotten
         self._next = 1
         """Where the next look goes on among the records, which lie in the order in which they were last written."""
 
@@ -98,13 +98,12 @@ class Trimming:
             return False
 
     async def _forget(self, stored: Stored) -> bool:
-        """The record first: without it nobody brings the run back, to whom its events would be missing."""
+        """The record first, if it is still this one: without it nobody brings the run back and misses its events."""
         key = self._names.key_of(stored.subject)
-        try:
-            await self._records.delete(key, stored.sequence)
-        except Conflict:
-            return False  # a retry has brought it back
-        except StorageFull:
-            await purge_key(self._connection, self._names, key, stored.sequence)
-        await purge_events(self._connection, self._names, key.partition(".")[2])
+        run_id = key.partition(".")[2]
+        # Without a tombstone, for which there may be no room, and which nobody needs: whoever shows the run keeps it.
+        if not await purge_key(self._connection, self._names, key, stored.sequence):
+            return False  # a retry has brought it back, or somebody else was here
+        self._on_forgotten(run_id)
+        await purge_events(self._connection, self._names, run_id)
         return True

@@ -53,10 +53,11 @@ async def purge_events(connection: Connection, names: Names, run_id: str) -> Non
     await connection.api(f"STREAM.PURGE.{names.events_stream}", {"filter": names.event(check_run_id(run_id), ">")})
 
 
-async def purge_key(connection: Connection, names: Names, key: str, revision: int) -> None:
-    """Remove a key of the bucket without a tombstone, which needs room; not a revision later than this one."""
+async def purge_key(connection: Connection, names: Names, key: str, revision: int) -> bool:
+    """Remove a key of the bucket without a tombstone, if this is its revision; whether it was."""
     body = {"filter": names.key(key), "seq": revision + 1}
-    await connection.api(f"STREAM.PURGE.{names.bucket_stream}", body)
+    answer = await connection.api(f"STREAM.PURGE.{names.bucket_stream}", body)
+    return int(answer["purged"]) > 0
 
 
 async def clear(connection: Connection, names: Names, run_id: str, topic: str, *, below: int, count: int) -> None:
