@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corral import book as book_module
 from corral import checkpoints, gate, keys, questions
 from corral.answering import answer_to
 from corral.book import Book
@@ -46,6 +47,7 @@ from corral.runs import (
 )
 from corral.snapshot import freeze, thaw
 from corral.tally import Counts
+from corral_tui import state as state_module
 from corral_tui.fold import Detail
 from corral_tui.state import State
 from tests.unit.histories import Simulation, Tape
@@ -309,6 +311,35 @@ def test_the_most_that_an_event_can_say_costs_little_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100 << 20
+
+
+def test_runs_and_workers_that_are_made_up_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "STRANGERS", 50)
+    monkeypatch.setattr(state_module, "WORKERS", 50)
+    state = State()
+    state.put_record(RECORD)
+    for number in range(200):
+        state.apply(f"forged{number}", number + 1, NOW, Interrupted(), NOW)
+        state.apply("r1", number + 1, NOW, Interrupted(), NOW)
+        state.beat(msgspec.structs.replace(BEAT, id=f"forged{number}"), NOW)
+        state.beat(BEAT, NOW)
+    assert len(state.folds) == 51
+    assert "r1" in state.folds
+    assert len(state.workers(NOW)) == 50
+    assert BEAT.id in {worker.id for worker in state.workers(NOW)}
+
+
+def test_events_of_a_run_without_a_record_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book_module, "HELD", 5)
+    book = Book("r1")
+    for number in range(5):
+        book.take(Interrupted(), number + 1, NOW)
+    assert not book.reopening
+    for number in range(5, 100):
+        book.take(Interrupted(), number + 1, NOW)
+    assert book.held is not None
+    assert len(book.held) <= 5
+    assert book.reopening  # the whole history is read, should there be a record after all
 
 
 # --- what a bookkeeper has kept ----------------------------------------------------------------------

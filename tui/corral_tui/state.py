@@ -26,6 +26,8 @@ DEATH = 5.0
 """Seconds without a heartbeat after which a worker counts as silent."""
 FORGET = 60.0
 """Seconds after which a silent worker is no longer shown."""
+WORKERS, STRANGERS = 10_000, 10_000
+"""Workers, and runs without a record, that are kept at most: anybody may have made them up."""
 ETA_WINDOW = 10.0
 """Seconds over which the rate behind an ETA is taken: calmer than the rate that is shown."""
 
@@ -59,6 +61,8 @@ class State:
         """The last look at everything, made from time to time."""
         self._skew_known = False
         self._beats: dict[str, tuple[Beat, float]] = {}
+        self._strangers: dict[str, None] = {}
+        """Runs that have events and no record, oldest first."""
         self._order: list[str] | None = []
 
     # --- what comes in -----------------------------------------------------------------------------
@@ -73,6 +77,7 @@ class State:
         if len(record.body) > BODY:
             record = msgspec.structs.replace(record, body=msgspec.Raw(b""))
         self.records[record.id] = record
+        self._strangers.pop(record.id, None)
         fold = self.folds.get(record.id)
         if fold is None:
             self._widen(record.counts)
@@ -92,6 +97,7 @@ class State:
         if self.records.pop(run_id, None) is not None:
             self._order = None
         self.folds.pop(run_id, None)
+        self._strangers.pop(run_id, None)
 
     def apply(self, run_id: str, sequence: int, at: float, event: AnyEvent, now: float) -> None:
         """A live run's event, received at `now`; the events of ended runs are left out."""
@@ -105,6 +111,8 @@ class State:
         fold = self.folds.get(run_id)
         if fold is None:  # its record comes in a moment
             fold = self.folds[run_id] = Fold("")
+            if record is None:
+                self._add_stranger(run_id)
         fold.apply(sequence, at, event)
         if not fold.moved_at and record is not None and record.seq < sequence:
             fold.moved_at = now
@@ -123,16 +131,18 @@ class State:
         """All events are about to come again, from the first on: the server has lost its last ones."""
         self.history_from = 0.0
         self.folds.clear()
+        self._strangers.clear()
         for record in self.records.values():
             if record.live:
                 self._open(record)
 
     def beat(self, beat: Beat, now: float) -> None:
         """A worker's heartbeat."""
-        if beat.leaving:
-            self._beats.pop(beat.id, None)
-        else:
+        self._beats.pop(beat.id, None)  # the one that was silent longest comes first
+        if not beat.leaving:
             self._beats[beat.id] = (beat, now)
+        if len(self._beats) > WORKERS:
+            del self._beats[next(iter(self._beats))]
 
     # --- what it says ------------------------------------------------------------------------------
 
@@ -238,6 +248,14 @@ class State:
     def served(self, now: float) -> set[str]:
         """The topics that live workers serve."""
         return {topic for beat, _ in self._fresh(now, DEATH) for topic in beat.topics}
+
+    def _add_stranger(self, run_id: str) -> None:
+        """Keep what is folded of a run without a record until it has one, or until there are too many of them."""
+        self._strangers[run_id] = None
+        if len(self._strangers) > STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            self.folds.pop(oldest, None)
 
     # --- helpers -----------------------------------------------------------------------------------
 

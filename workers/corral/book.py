@@ -9,6 +9,9 @@ from corral.events import AnyEvent
 from corral.ledger import Ledger
 from corral.runs import Marker, Record
 
+HELD = 10_000
+"""Events of a run without a record that are kept at most."""
+
 
 class Book:
     """A live run's record, its marker, and the ledger of its events."""
@@ -57,6 +60,10 @@ class Book:
     def take(self, event: AnyEvent, sequence: int, at: float) -> None:
         """Fold an event, or keep it until that is possible."""
         if self.held is not None:
+            if self.record is None and len(self.held) >= HELD:
+                # Somebody may have made the run up. If not, its history is read when its record comes.
+                self.held.clear()
+                self.reopening = True
             self.held.append((event, sequence, at))
         else:
             self.ledger.apply(event, sequence, at)
