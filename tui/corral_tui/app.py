@@ -39,6 +39,8 @@ from corral_tui.theme import PLAIN, THEMES
 
 FRAME = 0.1
 """Seconds between two repaints: what happens in between is folded, and seen at once."""
+PROGRESS = 1.0
+"""Seconds between two looks at what the terminal's tab is told."""
 REMEMBERED = 10.0
 """Seconds for which dropped frames are mentioned."""
 FLASH = 5.0
@@ -90,6 +92,7 @@ class Dashboard(App[int], inherit_bindings=False):
         self._flash: tuple[Line, float] = ((), 0.0)
         self._ticked_at: float | None = None
         self._progress: tuple[int | None, bool] = (None, False)
+        self._progress_at = 0.0
         self._shows_progress = shows_progress(os.environ)
 
     def on_mount(self) -> None:
@@ -138,8 +141,9 @@ class Dashboard(App[int], inherit_bindings=False):
 
     def _show_progress(self) -> None:
         """In the terminal's tab: of the watched run, or of all that is live."""
-        if not self._shows_progress or self._driver is None:
+        if not self._shows_progress or self._driver is None or 0 <= self.now - self._progress_at < PROGRESS:
             return
+        self._progress_at = self.now
         with self.source.lock:
             shown = self.source.state.progress(self.now, self._run_id)
         if shown != self._progress:

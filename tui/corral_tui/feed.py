@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -275,10 +275,10 @@ class Feed:
             self._looking = self._tasks.create_task(self._read_detail(self._client, self._wanted))
 
     async def _read_detail(self, client: Client, run_id: str) -> None:
-        with self.lock:
-            record = self.state.records.get(run_id)
-            detail = self.state.detail = Detail(run_id, record.topic if record else "")
-        async for batch in client.read_events(run_id=run_id):
+        detail = self._new_detail(run_id)
+        async for again, batch in _events_of(client, run_id):
+            if again:
+                detail = self._new_detail(run_id)
             for chunk in _chunks(batch):
                 with self.lock:
                     record = self.state.records.get(run_id)
@@ -289,12 +289,28 @@ class Feed:
             detail.caught_up = detail.caught_up or not batch
             self.changed()
 
+    def _new_detail(self, run_id: str) -> Detail:
+        with self.lock:
+            record = self.state.records.get(run_id)
+            detail = self.state.detail = Detail(run_id, record.topic if record else "")
+        return detail
+
+
+async def _events_of(client: Client, run_id: str) -> AsyncIterator[tuple[bool, list[StoredEvent]]]:
+    """The events of a run in batches, each with whether all begins anew: the server has lost what came last."""
+    position = 0
+    async for batch in client.read_events(run_id=run_id):
+        yield bool(batch) and batch[0].seq <= position, batch
+        position = batch[-1].seq if batch else position
+
 
 async def _read_story(client: Client, run_id: str, task: TaskId) -> Story:
     story = Story(task)
-    async for batch in client.read_events(run_id=run_id):
+    async for again, batch in _events_of(client, run_id):
         if not batch:
             break
+        if again:
+            story = Story(task)
         for chunk in _chunks(batch):
             for stored in chunk:
                 story.apply(stored.seq, stored.at, stored.event)
@@ -306,9 +322,11 @@ async def _read_story(client: Client, run_id: str, task: TaskId) -> Story:
 async def _read_history(client: Client, run_id: str) -> tuple[History, bool]:
     history: History = []
     size = 0
-    async for batch in client.read_events(run_id=run_id):
+    async for again, batch in _events_of(client, run_id):
         if not batch:
-            return history, True
+            break
+        if again:
+            history, size = [], 0
         for stored in batch:
             event = encode_event(stored.event)
             size += len(event)
