@@ -47,6 +47,7 @@ class Archive:
             await self.records.create(
                 f"run.{id}", encode(Record(id=id, topic="t", body=body, state=state, created_at=1))
             )
+            await self.records.create(f"interrupt.{id}", b"{}")
             await self.publisher.store(self.names.event(id, "ended"), b"{}")
         return ids
 
@@ -89,6 +90,7 @@ async def test_the_oldest_ended_runs_make_room_and_their_events_go_too(archive: 
     assert await archive.fullness() <= trimming.END
     assert await archive.left() == [*live, *ended[gone:]]
     assert sorted(archive.forgotten) == ended[:gone]
+    assert len(await archive.records.entries("interrupt")) == 700 - gone
     assert [await archive.events(id) for id in (live[0], ended[0], ended[gone - 1], ended[gone])] == [1, 0, 0, 1]
     assert await archive.trimming.look() == 0
 

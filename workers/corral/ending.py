@@ -20,7 +20,7 @@ import msgspec
 
 from corral import events
 from corral.book import Book, Books
-from corral.errors import Conflict, CorralError
+from corral.errors import Conflict, CorralError, StorageFull
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
@@ -97,7 +97,7 @@ class Ending:
             await self._steps(book)
         except CorralError as error:
             log.warning("the end of a run is tried again", extra={"run": book.run_id, "error": str(error)})
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(10 * PAUSE if isinstance(error, StorageFull) else PAUSE)
         except Exception:
             # One run that cannot be ended must not keep all others from it.
             log.exception("a run could not be ended", extra={"run": book.run_id})

@@ -17,7 +17,7 @@ from corral.jetstream.connection import Connection
 from corral.jetstream.direct import Stored
 from corral.jetstream.topology import purge_events, purge_key, room
 from corral.runs import decode_record
-from corral.subjects import Names
+from corral.subjects import Names, interrupt_key
 
 log = logging.getLogger(__name__)
 
@@ -105,5 +105,7 @@ class Trimming:
         if not await purge_key(self._connection, self._names, key, stored.sequence):
             return False  # a retry has brought it back, or somebody else was here
         self._on_forgotten(run_id)
+        # What may still turn up of a run without a record is dropped, also without its marker.
+        await purge_key(self._connection, self._names, interrupt_key(run_id))
         await purge_events(self._connection, self._names, run_id)
         return True

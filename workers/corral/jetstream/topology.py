@@ -53,9 +53,11 @@ async def purge_events(connection: Connection, names: Names, run_id: str) -> Non
     await connection.api(f"STREAM.PURGE.{names.events_stream}", {"filter": names.event(check_run_id(run_id), ">")})
 
 
-async def purge_key(connection: Connection, names: Names, key: str, revision: int) -> bool:
-    """Remove a key of the bucket without a tombstone, if this is its revision; whether it was."""
-    body = {"filter": names.key(key), "seq": revision + 1}
+async def purge_key(connection: Connection, names: Names, key: str, revision: int | None = None) -> bool:
+    """Remove a key of the bucket without a tombstone, if it is still of this revision; whether it was there."""
+    body: dict[str, Any] = {"filter": names.key(key)}
+    if revision is not None:
+        body["seq"] = revision + 1
     answer = await connection.api(f"STREAM.PURGE.{names.bucket_stream}", body)
     return int(answer["purged"]) > 0
 
