@@ -200,7 +200,7 @@ async def measure_load(seconds: float, repeat: int, bring: Bring) -> None:
                     Figure(f"{what}: stored to shown, p99", 1e3 * calm["shown"], "ms"),
                     Figure(
                         f"the same, terminal silent {SILENCE:.0f} s: folded",
-                        slow["folded"] / (SILENCE + 4),
+                        slow["folded"] / slow["seconds"],
                         "/s",
                         "events stored",
                         EVENTS,
