@@ -82,7 +82,7 @@ class Watching(Dashboard):
 
     def _abreast(self) -> bool:
         """Whether what flows is read as it comes; of a run that is looked at nothing flows here."""
-        return self._run_id is not None or (self._folded > 0 and self.source.state.truth(time.time()).lag < WARM_UP / 4)
+        return self._run_id is not None or (self._folded > 0 and self.source.state.abreast)
 
     def _read(self) -> bool:
         detail = self.source.state.detail

@@ -157,6 +157,7 @@ async def test_progress_stands_in_the_tab(monkeypatch: pytest.MonkeyPatch) -> No
         (Truth(link=Link(phase="live", ready=True), stale=9.0), "records 9 s old"),
         (Truth(link=Link(phase="live", ready=True), bookkeeper="ws1-4021", lag=0.04), "bookkeeper ws1-4021"),
         (Truth(link=Link(phase="live", ready=True), lag=0.04), "lag 40 ms"),
+        (Truth(link=Link(phase="live", ready=True), abreast=False), "reading events"),
     ],
 )
 def test_the_top_line_says_what_its_numbers_are_worth(truth: Truth, said: str) -> None:

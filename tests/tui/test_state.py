@@ -306,3 +306,14 @@ def test_the_lag_is_of_events_that_flow_and_not_of_what_is_read_from_long_ago() 
     state.apply("a", 2, NOW - 1, events.Sent(batch=1, first=0, count=1, topics=["leaf"]), NOW)
     assert state.truth(NOW).lag == pytest.approx(1.0)
     assert state.truth(NOW + 10).lag == 0.0
+
+
+def test_what_was_stored_long_ago_says_nothing_about_clocks() -> None:
+    state = State()
+    state.put_record(record("a"))
+    state.reads_anew()
+    state.apply("a", 1, NOW - 60, events.Opened(parent=(0, 0), nonce="n"), NOW)
+    assert not state.truth(NOW).abreast
+    state.has_read()
+    state.apply("a", 2, NOW + 2, events.Sent(batch=1, first=0, count=1, topics=["leaf"]), NOW + 3)
+    assert (state.skew, state.truth(NOW + 3).abreast) == (-1.0, True)

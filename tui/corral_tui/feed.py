@@ -227,7 +227,12 @@ class Feed:
         else:
             batches = client.read_events(since=self.state.history_from)
         position = 0
+        with self.lock:
+            self.state.reads_anew()
         async for batch in batches:
+            if not batch:
+                with self.lock:
+                    self.state.has_read()
             if batch and batch[0].seq <= position:
                 with self.lock:  # the server has lost what came last, and begins again
                     self.state.restart()

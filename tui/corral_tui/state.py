@@ -45,6 +45,8 @@ class State:
         self.records: dict[str, Record] = {}
         self.folds: dict[str, Fold] = {}
         self.detail: Detail | None = None
+        self.abreast = True
+        """Whether what was stored before has been read, so that what comes is new."""
         self.lag = 0.0
         """Seconds from an event's storing to its being folded here, as of the last one, beside the skew."""
         self._lag_at = 0.0
@@ -118,6 +120,14 @@ class State:
             fold.moved_at = now
         if record is None and fold.ledger.over:
             del self.folds[run_id]  # nobody will ask for it: the record has expired
+
+    def reads_anew(self) -> None:
+        """What was stored before comes first."""
+        self.abreast = False
+
+    def has_read(self) -> None:
+        """What comes from now on is new, and says how far the clocks are apart."""
+        self.abreast, self._skew_known = True, False
 
     def resume(self, ledgers: Mapping[str, Ledger], doubtful: Collection[str]) -> None:
         """Go on from a checkpoint: of live runs all is known up to its event, but of the doubtful ones."""
@@ -229,6 +239,7 @@ class State:
             running_runs=sum(not fold.ledger.over for fold in self.folds.values()),
             stale=max(late, default=0.0),
             # What was stored long ago comes late because it is read late: only what flows says something.
+            abreast=self.abreast,
             lag=self.lag if now - self._lag_at <= FLOWING else 0.0,
             bookkeeper=self.bookkeeper,
         )

@@ -151,6 +151,8 @@ class Truth:
     running_runs: int = 0
     stale: float = 0.0
     """Seconds for which a run has moved and its record has not: no bookkeeper, if that goes on."""
+    abreast: bool = True
+    """What was stored before has been read."""
     lag: float = 0.0
     """Seconds from the storing of the last event to its being counted here."""
     bookkeeper: str | None = None

@@ -53,11 +53,13 @@ def truth_right(truth: Truth, now: float, width: int, *, frozen_at: float | None
         case "offline":
             return line((f"○ offline {since}", "error"))
         case "live":
-            return joined([*_honest(truth, width, late_frames), _live(link)], ("  ", "text"))
+            return joined([*_honest(truth, width, late_frames), _live(truth)], ("  ", "text"))
 
 
-def _live(link: Link) -> Line:
-    return line(("● live", "success")) if link.ready else line(("◌ reading", "warning"))
+def _live(truth: Truth) -> Line:
+    if not truth.link.ready:
+        return line(("◌ reading", "warning"))
+    return line(("● live", "success")) if truth.abreast else line(("◌ reading events", "warning"))
 
 
 def _honest(truth: Truth, width: int, late_frames: int) -> list[Line]:
