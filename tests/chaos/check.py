@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from corral import Client, events
 from corral.client import StoredEvent
 from corral.errors import CorralError
+from corral.jetstream.records import Entry
 from corral.jetstream.topology import consumers, queue_counts
 from corral.messages import task_text
 from corral.recount import _History as Recount
@@ -66,7 +67,7 @@ async def check(world: World, client: Client, told: Sequence[Told], *, stuck: li
     if stuck:
         return findings
     await _check_queue(world, findings)
-    entries = {kind: await world.records.entries(kind) for kind in ("run", "unique", "interrupt")}
+    entries = {kind: [one async for one in _entries(world, kind)] for kind in ("run", "unique", "interrupt")}
     records = {record.id: record for record in (decode_record(entry.value) for entry in entries["run"])}
     for entry in entries["unique"]:
         holder = records.get(entry.value.decode())
@@ -88,6 +89,13 @@ async def check(world: World, client: Client, told: Sequence[Told], *, stuck: li
     _check_started(world, records, truth, findings)
     _check_keys(world, records, truth, findings)
     return findings
+
+
+async def _entries(world: World, kind: str) -> AsyncIterator[Entry]:
+    """What is stored now: who reads a list may be given an older one by a copy of the stream that lags behind."""
+    for entry in await world.records.entries(kind):
+        if (now := await world.records.get(entry.key, leader=True)) is not None:
+            yield now
 
 
 async def _check_queue(world: World, findings: Findings) -> None:

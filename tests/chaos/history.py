@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from corral import Client
+from corral.errors import CorralError
 from corral.jetstream.topology import destroy
 from corral.runs import Record
 from tests.chaos.check import Findings, check, how_it_stands
@@ -57,7 +59,8 @@ async def run_history(plan: Plan, servers: Servers, folder: Path) -> Outcome:
         try:
             findings = await history.run()
         finally:
-            await destroy(world.connection, world.names)
+            with contextlib.suppress(CorralError):  # the servers are thrown away, too
+                await destroy(world.connection, world.names)
     return Outcome(plan, findings, history.struck, time.monotonic() - began)
 
 
@@ -70,6 +73,8 @@ class _History:
         self.records: dict[str, Record] = {}
         self._news = asyncio.Condition()
         self._read_anew = asyncio.Event()
+        self._known = False
+        """All that was stored when reading began has been read."""
         self._begun_at = 0.0
         self._starting = Counter(start.id for start in self.plan.starts)
 
@@ -186,10 +191,12 @@ class _History:
             finally:
                 reading.cancel()
                 await asyncio.wait({reading})
+            self._known = False
             self.records.clear()
 
     async def _follow(self, client: Client) -> None:
         async for batch in client.read_records():
+            self._known = self._known or not batch
             for run_id, record in batch:
                 if record is None:
                     self.records.pop(run_id, None)
@@ -212,7 +219,7 @@ class _History:
         """The runs that do not end."""
         try:
             async with asyncio.timeout(ENDS):
-                await self._until(lambda: not any(record.live for record in self.records.values()))
+                await self._until(lambda: self._known and not any(record.live for record in self.records.values()))
         except TimeoutError:
             return [run_id for run_id, record in self.records.items() if record.live]
         return []

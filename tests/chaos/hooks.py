@@ -137,7 +137,9 @@ def _wrap_clock(jump: float) -> None:
     time.time_ns = lambda: real_ns() + int(offset() * 1e9)
 
 
-async def _always_lead(_records: Any, _name: str, _lease: float, lead: Callable[[], Awaitable[None]]) -> None:
+async def _always_lead(
+    _records: Any, _name: str, _lease: float, lead: Callable[[], Awaitable[None]], **_options: Any
+) -> None:
     """Instead of an election: whoever stands, leads."""
     while True:
         try:

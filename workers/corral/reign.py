@@ -19,6 +19,7 @@ from corral.errors import CorralError, Unreadable
 from corral.events import decode_event
 from corral.history import read_ledger
 from corral.jetstream.connection import Connection
+from corral.jetstream.direct import leader_get
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.reader import Behind, Reader, Stored
 from corral.jetstream.records import Records
@@ -41,6 +42,8 @@ LOOK = 1.0
 """Seconds between two looks at what time alone can change: deaths of workers, queues that empty."""
 UNKNOWN = 30.0
 """Seconds after which a run that has events or a marker and no record is forgotten: its record has expired."""
+LAG = 10.0
+"""Seconds in which a copy of the event stream that lags behind must have caught up."""
 REPAIRS = 16
 """Runs that are repaired at once."""
 
@@ -67,6 +70,8 @@ class Reign:
         self._group = group
         self._books = Books()
         self._oddities = Oddities(log)
+        self._anchored = False
+        """Whether there was a checkpoint, so that not all events are read."""
         self._restored = False
         """Whether the checkpoint is read: before that, no book is opened."""
         self._folded = 0
@@ -194,7 +199,9 @@ class Reign:
         book.record, book.revision = record, revision
         book.moved_at = time.monotonic()
         if self._restored:
-            self._open(book, record)
+            # A copy of the bucket that lags behind may show a run late, of which events lie before the anchor.
+            begun = record.claim is not None or record.seq > 0
+            self._open(book, record, doubtful=begun and self._anchored and self._settings.replicas > 1)
             self._ending.look_at(book)
 
     def _open(self, book: Book, record: Record, ledger: Ledger | None = None, *, doubtful: bool = False) -> None:
@@ -218,27 +225,42 @@ class Reign:
             if book.record is None:
                 continue
             # Of a round after the first, some events lie before the anchor for sure.
-            behind = loaded.anchor is not None and book.record.round > 0
+            behind = loaded.anchor is not None and (book.record.round > 0 or book.run_id not in live)
             doubtful = behind or book.run_id in loaded.doubtful
             self._open(book, book.record, loaded.ledgers.get(book.run_id), doubtful=doubtful)
             self._ending.look_at(book)
         if loaded.anchor is not None:
+            self._anchored = True
             self._folded = loaded.anchor.sequence
         return loaded.anchor
 
     async def _read_history(self, book: Book, record: Record) -> None:
         """Fold the history of a run of which no ledger is kept: a retry has brought it back."""
         book.reopening = True
-        while self._books.get(book.run_id) is book:
+        # Every change of the record comes here, as long as the history is not read: the first that has it ends that.
+        patience = LAG / LOOK * 10
+        while self._books.get(book.run_id) is book and book.held is not None:
             try:
                 ledger = await read_ledger(self._connection, self._names, record.id, record.topic)
+                patience -= 1
+                complete = patience < 0 or await self._is_complete(book, ledger)
             except Exception as error:  # noqa: BLE001  # one run that cannot be read must not stop all others
                 log.warning("a history could not be read yet", extra={"run": book.run_id, "error": str(error)})
                 await asyncio.sleep(LOOK)
             else:
-                book.open(ledger)
-                self._ending.look_at(book)
-                return
+                if not complete:
+                    await asyncio.sleep(LOOK / 10)
+                elif book.held is not None:
+                    book.open(ledger)
+                    self._ending.look_at(book)
+
+    async def _is_complete(self, book: Book, ledger: Ledger) -> bool:
+        """Whether all follows that was folded after the history: a copy of the stream may have lagged behind."""
+        wanted = {"seq": ledger.sequence + 1, "next_by_subj": self._names.run_events(book.run_id)}
+        following = await leader_get(self._connection, self._names.events_stream, wanted)
+        if following is None or following.sequence > self._folded:
+            return True
+        return any(sequence == following.sequence for _, sequence, _ in book.held or ())
 
     # --- the fold ----------------------------------------------------------------------------------
 
