@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -22,15 +22,16 @@ from urllib.parse import urlsplit
 from corral import __version__
 from corral.checkpoint_reading import Checkpoint, read_checkpoint
 from corral.checkup import Known, examine
-from corral.client import Client, StoredEvent
+from corral.client import Client
 from corral.doctor import diagnose
 from corral.errors import CorralError
-from corral.events import Receipt, encode_event
+from corral.events import Receipt
 from corral.messages import TaskId
 from corral.runs import Beat, Record
 from corral.subjects import LEADER_KEY
 from corral_tui.diagnosis import Diagnosis
 from corral_tui.fold import Detail
+from corral_tui.reading import chunks, events_of, read_history, read_story
 from corral_tui.replay import History
 from corral_tui.state import State
 from corral_tui.story import Story
@@ -40,10 +41,6 @@ T = TypeVar("T")
 
 MARGIN = 60.0
 """Seconds before the oldest live run from which on events are read: clocks differ."""
-CHUNK = 100
-"""Events that are folded while the lock is held: the screen waits no longer than that."""
-MOST = 64 * 1024 * 1024
-"""Bytes of a run's events that are read for a replay."""
 LEASE = 2.0
 """Seconds between two looks at who keeps the books."""
 HEALTH = 10.0
@@ -97,13 +94,13 @@ class Feed:
         return await self._ordered(lambda client: client.run(run_id).retry())
 
     async def story(self, run_id: str, task: TaskId) -> Story:
-        return await self._ordered(lambda client: _read_story(client, run_id, task))
+        return await self._ordered(lambda client: read_story(client, run_id, task))
 
     async def diagnose(self, run_id: str | None) -> Diagnosis:
         return await self._ordered(lambda client: self._diagnose(client, run_id))
 
     async def history(self, run_id: str) -> tuple[History, bool]:
-        return await self._ordered(lambda client: _read_history(client, run_id))
+        return await self._ordered(lambda client: read_history(client, run_id))
 
     async def _ordered(self, order: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
         """What the client makes of an order, in its own thread."""
@@ -237,7 +234,7 @@ class Feed:
                 with self.lock:  # the server has lost what came last, and begins again
                     self.state.restart()
             position = batch[-1].seq if batch else position
-            for chunk in _chunks(batch):
+            for chunk in chunks(batch):
                 now = self._clock()
                 with self.lock:
                     for stored in chunk:
@@ -281,10 +278,10 @@ class Feed:
 
     async def _read_detail(self, client: Client, run_id: str) -> None:
         detail = self._new_detail(run_id)
-        async for again, batch in _events_of(client, run_id):
+        async for again, batch in events_of(client, run_id):
             if again:
                 detail = self._new_detail(run_id)
-            for chunk in _chunks(batch):
+            for chunk in chunks(batch):
                 with self.lock:
                     record = self.state.records.get(run_id)
                     detail.fold.ledger.tree.topic = record.topic if record else detail.fold.ledger.tree.topic
@@ -299,51 +296,6 @@ class Feed:
             record = self.state.records.get(run_id)
             detail = self.state.detail = Detail(run_id, record.topic if record else "")
         return detail
-
-
-async def _events_of(client: Client, run_id: str) -> AsyncIterator[tuple[bool, list[StoredEvent]]]:
-    """The events of a run in batches, each with whether all begins anew: the server has lost what came last."""
-    position = 0
-    async for batch in client.read_events(run_id=run_id):
-        yield bool(batch) and batch[0].seq <= position, batch
-        position = batch[-1].seq if batch else position
-
-
-async def _read_story(client: Client, run_id: str, task: TaskId) -> Story:
-    story = Story(task)
-    async for again, batch in _events_of(client, run_id):
-        if not batch:
-            break
-        if again:
-            story = Story(task)
-        for chunk in _chunks(batch):
-            for stored in chunk:
-                story.apply(stored.seq, stored.at, stored.event)
-            await asyncio.sleep(0)
-    story.complete = True
-    return story
-
-
-async def _read_history(client: Client, run_id: str) -> tuple[History, bool]:
-    history: History = []
-    size = 0
-    async for again, batch in _events_of(client, run_id):
-        if not batch:
-            break
-        if again:
-            history, size = [], 0
-        for stored in batch:
-            event = encode_event(stored.event)
-            size += len(event)
-            if size > MOST:
-                return history, False
-            history.append((stored.seq, stored.at, event))
-        await asyncio.sleep(0)
-    return history, True
-
-
-def _chunks(batch: Sequence[StoredEvent]) -> list[Sequence[StoredEvent]]:
-    return [batch[start : start + CHUNK] for start in range(0, len(batch), CHUNK)]
 
 
 def _address(url: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from rich.text import Text
@@ -41,7 +42,7 @@ class Actions(Provider):
             if (score := matcher.match(name)) > 0:
                 yield Hit(score, matcher.highlight(name), self._press(pressed), help=key)
 
-    def _press(self, key: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  what the palette calls
+    def _press(self, key: str) -> Callable[[], None]:
         def press() -> None:
             self.app.call_later(self.app.simulate_key, key)
 
@@ -64,7 +65,7 @@ class Runs(Provider):
                 offered += 1
                 yield Hit(score, Text(name), self._open(record.id), help="open this run")
 
-    def _open(self, run_id: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  what the palette calls
+    def _open(self, run_id: str) -> Callable[[], None]:
         dashboard = cast("Dashboard", self.app)
 
         def show() -> None:

@@ -11,7 +11,7 @@ from corral_tui import figures
 from corral_tui.fold import Detail
 from corral_tui.look import Look
 from corral_tui.spans import Line, joined, line
-from corral_tui.state import replayed
+from corral_tui.views import replayed
 
 SPEEDS = (1, 2, 5, 10, 30, 60, 300, 1_800)
 """Seconds of the run's life in a second."""

@@ -7,30 +7,24 @@ is looked at the last events and errors in rings.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 
 import msgspec
 
 from corral.doctor.facts import WorkerFacts
 from corral.events import AnyEvent
 from corral.ledger import Counts, Ledger
-from corral.runs import Beat, Record, Status, outcome, public_status
+from corral.runs import Beat, Record
 from corral_tui.crew import Paces
 from corral_tui.diagnosis import Diagnosis
-from corral_tui.fold import Detail, Fold, Work
-from corral_tui.forecast import stalled_for
+from corral_tui.fold import Detail, Fold
 from corral_tui.pulse import Pulse
-from corral_tui.values import Doing, Link, RunView, ShareView, Truth, WorkerView
+from corral_tui.values import Link, RunView, ShareView, Truth, WorkerView
+from corral_tui.views import DEATH, executes, record_view, run_view, shares_of, worker_view
 
-DEATH = 5.0
-"""Seconds without a heartbeat after which a worker counts as silent."""
 FORGET = 60.0
 """Seconds after which a silent worker is no longer shown."""
 WORKERS, STRANGERS = 10_000, 10_000
 """Workers, and runs without a record, that are kept at most: anybody may have made them up."""
-ETA_WINDOW = 10.0
-"""Seconds over which the rate behind an ETA is taken: calmer than the rate that is shown."""
-
 FLOWING = 3.0
 """Seconds after the last event for which its lag is of interest."""
 BODY = 4_096
@@ -169,7 +163,7 @@ class State:
         if record is None:
             return None
         fold = self._fold_of(record)
-        view = self._from_record(record) if fold is None else self._from_fold(record, fold, now)
+        view = record_view(record) if fold is None else self._from_fold(record, fold, now)
         self._widen(view.counts)
         return view
 
@@ -201,7 +195,7 @@ class State:
     def workers(self, now: float) -> list[WorkerView]:
         """Workers that were heard of in the last minute, by pool and age."""
         views = [
-            _worker(beat, seen_at, now, self.records, self.paces.rate(beat.id, now + self.skew))
+            worker_view(beat, seen_at, now, self.records, self.paces.rate(beat.id, now + self.skew))
             for beat, seen_at in self._fresh(now, FORGET)
         ]
         return sorted(views, key=lambda worker: (worker.pool, worker.started_at, worker.id))
@@ -220,10 +214,10 @@ class State:
 
     def shares(self, run_id: str, now: float) -> list[ShareView]:
         """The workers that execute something of a run, or have; by name."""
-        beats = {beat.id: beat for beat, _ in self._fresh(now, DEATH) if _executes(beat, run_id)}
+        beats = {beat.id: beat for beat, _ in self._fresh(now, DEATH) if executes(beat, run_id)}
         alive = {beat.id: beat for beat, _ in self._fresh(now, DEATH)}
         work = self.detail.work if self.detail is not None and self.detail.run_id == run_id else {}
-        return _shares(run_id, {name: alive.get(name) for name in {*work, *beats}}, work, now + self.skew)
+        return shares_of(run_id, {name: alive.get(name) for name in {*work, *beats}}, work, now + self.skew)
 
     def truth(self, now: float) -> Truth:
         """The line on top."""
@@ -281,28 +275,6 @@ class State:
             return None  # the record knows more
         return fold
 
-    def _from_record(self, record: Record) -> RunView:
-        started = record.started_at or record.created_at
-        took = (record.finished_at - started) if record.finished_at else 0.0
-        done = record.counts.success + record.counts.error
-        return RunView(
-            id=record.id,
-            topic=record.topic,
-            status=public_status(record),
-            counts=record.counts,
-            topics=record.topics or {record.topic: record.counts},
-            created_at=record.created_at,
-            started_at=record.started_at,
-            finished_at=record.finished_at,
-            unique=record.unique,
-            sequence=record.seq,
-            root=record.root,
-            rate=done / took if took > 0 else 0.0,
-            interrupted_by=record.interrupted_by,
-            interrupt_reason=record.interrupt_reason,
-            receipt=record.receipt,
-        )
-
     def _from_fold(self, record: Record, fold: Fold, now: float) -> RunView:
         running: dict[str, int] = {}
         root_running = False
@@ -310,7 +282,7 @@ class State:
             root_running = root_running or record.id in beat.roots
             for topic, tasks in beat.running.get(record.id, {}).items():
                 running[topic] = running.get(topic, 0) + tasks
-        return _run_view(record, fold, now + self.skew, running, root_running=root_running)
+        return run_view(record, fold, now + self.skew, running, root_running=root_running)
 
     def _fresh(self, now: float, seconds: float) -> Iterator[tuple[Beat, float]]:
         return ((beat, seen_at) for beat, seen_at in self._beats.values() if now - seen_at <= seconds)
@@ -318,111 +290,3 @@ class State:
     def _widen(self, counts: Counts) -> None:
         for name in ("total", "running", "error", "interrupted"):
             self.widest[name] = max(self.widest.get(name, 0), getattr(counts, name))
-
-
-def replayed(record: Record, detail: Detail, at: float) -> tuple[RunView, list[ShareView]]:
-    """A run and its workers as they stood at a moment by the server's clock, by the events until then."""
-    young = msgspec.structs.replace(
-        record, state="queued", interrupted_by=None, interrupt_reason=None, receipt=None, finished_at=None
-    )
-    view = _run_view(young, detail.fold, at, {}, root_running=False)
-    return view, _shares(record.id, dict.fromkeys(detail.work), detail.work, at)
-
-
-def _run_view(
-    record: Record, fold: Fold, server_now: float, running: Mapping[str, int], *, root_running: bool
-) -> RunView:
-    ledger = fold.ledger
-    counts, topics = ledger.counts({} if ledger.over else running, root_running and not ledger.over)
-    left = counts.pending + counts.running
-    calm_rate = fold.pulse.rate(server_now, ETA_WINDOW)
-    order = ledger.interrupt
-    moving = left and calm_rate and order is None
-    view = RunView(
-        id=record.id,
-        topic=record.topic,
-        status=_live_status(record, ledger),
-        counts=counts,
-        topics=topics,
-        created_at=record.created_at,
-        started_at=record.started_at,
-        finished_at=ledger.last_at if ledger.over else None,
-        unique=record.unique,
-        sequence=ledger.sequence,
-        folded=True,
-        growing=not ledger.over and ledger.tree.outcome((0, 0)) is None,
-        root=ledger.root_state(root_running),
-        rate=fold.pulse.rate(server_now),
-        eta=left / calm_rate if moving else None,
-        interrupted_by=order.by if order else record.interrupted_by,
-        interrupt_reason=order.reason if order else record.interrupt_reason,
-        receipt=ledger.receipt or record.receipt,
-    )
-    if not moving and stalled_for(view, fold.pulse, ledger, server_now) is not None:
-        return replace(view, stalled=True)
-    return view
-
-
-def _shares(
-    run_id: str, workers: Mapping[str, Beat | None], work: Mapping[str, Work], server_now: float
-) -> list[ShareView]:
-    """What workers do for a run, by name; None for one that is not heard of."""
-    shares = []
-    for worker in sorted(workers):
-        beat, done = workers[worker], work.get(worker)
-        shares.append(
-            ShareView(
-                worker=worker,
-                running=(sum(beat.running.get(run_id, {}).values()) + (run_id in beat.roots)) if beat else 0,
-                success=done.success if done else 0,
-                error=done.error if done else 0,
-                interrupted=done.interrupted if done else 0,
-                rate=done.pulse.rate(server_now, 5.0) if done else 0.0,
-                last_at=done.last_at if done else 0.0,
-                host=beat.host if beat else "",
-            )
-        )
-    return shares
-
-
-def _live_status(record: Record, ledger: Ledger) -> Status:
-    if ledger.over:
-        return outcome(ledger.counts()[0])
-    if ledger.interrupt is not None or record.state == "interrupting":
-        return "interrupting"
-    status = public_status(record)
-    return "running" if status == "queued" and ledger.sequence else status
-
-
-def _executes(beat: Beat, run_id: str) -> bool:
-    return run_id in beat.running or run_id in beat.roots
-
-
-def _worker(beat: Beat, seen_at: float, now: float, records: Mapping[str, Record], rate: float) -> WorkerView:
-    doing = [
-        Doing(run=run, topic=topic, count=n) for run, topics in beat.running.items() for topic, n in topics.items()
-    ]
-    for run in beat.roots:
-        record = records.get(run)
-        doing.append(Doing(run=run, topic=record.topic if record else "root", count=1))
-    return WorkerView(
-        id=beat.id,
-        pool=beat.pool,
-        host=beat.host,
-        pid=beat.pid,
-        topics=tuple(beat.topics),
-        slots=beat.slots,
-        busy=beat.busy,
-        rss=beat.rss,
-        started_at=beat.started_at,
-        seen_at=seen_at,
-        silent=now - seen_at > DEATH,
-        version=beat.version,
-        rate=rate,
-        doing=tuple(sorted(doing, key=lambda each: (-each.count, each.topic, each.run))),
-        blocked=beat.blocked,
-        blocked_by=beat.blocked_by,
-        waiting=beat.waiting,
-        stopping=tuple(beat.stopping),
-        settings=tuple(sorted(beat.settings.items())),
-    )
