@@ -141,6 +141,7 @@ def test_who_works(corral: Corral) -> None:
     (worker,) = corral("workers", "--json").json
     assert list(worker) == [
         *("id", "pool", "host", "pid", "topics", "slots", "running", "rss", "started_at", "seen_at", "version"),
+        "waiting",
     ]
     assert sorted(worker["topics"]) == ["bad", "good", "long", "many", "mixed"]
     assert worker["slots"] == 10

@@ -146,6 +146,8 @@ class Recovery:
         """End as error what is open, though no message of it is left: the server lost it, or somebody deleted it."""
         lost = lost_ends(book.ledger, min(PART, self._connection.max_payload // 2))
         count = sum(len(part.dispatchers) + sum(_count(ends.ranges) for ends in part.tasks) for part in lost)
+        if not count:
+            return  # its last end was folded since it was looked at
         log.error("tasks are lost", extra={"run": record.id, "tasks": count})
         for topic, task in itertools.islice(_open(book.ledger), LISTED):
             failed = Failed(
