@@ -74,9 +74,19 @@ class Terminal:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.program.send_signal(signal.SIGWINCH)
 
+    def close(self) -> None:
+        """Let there be no terminal any more, without a signal."""
+        self.silent()
+        os.close(self._master)
+        self._master = os.open(os.devnull, os.O_RDWR)
+
+    async def ended(self) -> int:
+        """The exit code, once it has ended."""
+        return await within(asyncio.to_thread(self.program.wait), "the end of the program")
+
     async def left(self) -> int:
         """The exit code, once it has ended and all that it wrote was taken."""
-        code = await within(asyncio.to_thread(self.program.wait), "the end of the program")
+        code = await self.ended()
         while self._take_rest():
             pass
         return code
@@ -117,4 +127,4 @@ def dashboard(url: str, namespace: str, *arguments: str, **environment: str) -> 
         with contextlib.suppress(ProcessLookupError):
             program.kill()
         program.wait()
-        os.close(master)
+        here.close()

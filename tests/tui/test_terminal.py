@@ -63,3 +63,10 @@ async def test_a_terminal_that_is_read_again_shows_what_has_happened_meanwhile(n
         await terminal.shows(runs[-1].id[:8])
         terminal.press("q")
         assert await terminal.left() == 0
+
+
+async def test_it_leaves_when_its_terminal_is_gone_and_nobody_has_said_so(nats_url: str, namespace: str) -> None:
+    with dashboard(nats_url, namespace) as terminal:
+        await terminal.shows("No runs yet")
+        terminal.close()
+        assert await terminal.ended() == 128 + signal.SIGHUP

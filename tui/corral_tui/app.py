@@ -116,6 +116,9 @@ class Dashboard(App[int], inherit_bindings=False):
         if self.source.failure is not None:
             self.exit(1)
             return
+        if self._terminal_is_gone():
+            self.exit(128 + signal.SIGHUP)
+            return
         self.now = self.clock()
         self._count_late_frames(time.monotonic())
         if self.read_only != self._shown_read_only:
@@ -125,6 +128,11 @@ class Dashboard(App[int], inherit_bindings=False):
             for screen in self._visible_screens():
                 screen.tick(self.now)
         self._show_progress()
+
+    def _terminal_is_gone(self) -> bool:
+        """Whether nobody takes what is drawn: the toolkit's writer has died, and its queue would fill and block us."""
+        writer = getattr(self._driver, "_writer_thread", None)
+        return writer is not None and not writer.is_alive()
 
     def _count_late_frames(self, at: float) -> None:
         before = self._ticked_at if self._ticked_at is not None else at
