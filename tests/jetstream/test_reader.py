@@ -53,6 +53,14 @@ async def take(reader: Reader, count: int) -> list[Stored]:
     return taken
 
 
+async def take_to(reader: Reader, last: bytes) -> list[Stored]:
+    """All messages up to the one with these data."""
+    taken = await take(reader, 1)
+    while taken[-1].data != last:
+        taken += await take(reader, 1)
+    return taken
+
+
 def numbers(messages: list[Stored]) -> list[int]:
     return [int(message.data) for message in messages]
 
@@ -506,3 +514,22 @@ async def test_a_closed_connection_is_an_error(nats_url: str) -> None:
     async with reading(Reader(connection, "S")) as reader:
         with pytest.raises(CorralError, match="closed"):
             await anext(reader)
+
+
+@pytest.mark.parametrize("wild", ["*", ">"])
+async def test_a_subject_with_a_wildcard_that_somebody_has_stored_does_not_keep_a_reader_waiting(
+    connection: Connection, publisher: Publisher, names: Names, wild: str
+) -> None:
+    """The server counts it more than once among what waits, and never delivers so many."""
+    for number in range(5):
+        await publisher.store(names.key(f"run.r{number}"), b"%d" % number)
+        await publisher.store(names.key(f"run.{wild}"), b"forged")
+    watching = Reader(connection, names.bucket_stream, [names.key("run.*")], start=LAST_PER_SUBJECT, heartbeat=0.2)
+    async with reading(watching) as reader:
+        reading_on = asyncio.create_task(take_to(reader, b"late"))
+        await reader.caught_up.wait()
+        await publisher.store(names.key("run.late"), b"late")
+        assert [each.data for each in await reading_on if each.data != b"forged"] == [*b"0 1 2 3 4 late".split()]
+    once = Reader(connection, names.bucket_stream, [names.key("run.*")], start=LAST_PER_SUBJECT, heartbeat=0.2)
+    async with reading(once) as reader:
+        assert {each.data for each in await reader.read_all()} >= {*b"0 1 2 3 4 late".split()}

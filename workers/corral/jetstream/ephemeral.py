@@ -138,6 +138,11 @@ class Ephemeral:
         if status == "100":
             if int(headers.get("Nats-Last-Consumer", self._delivered)) > self._delivered:
                 self.breaks("a gap")
+            elif self.pending:
+                # Nothing came for a while: there is nothing. The server miscounts what waits, for good, where a
+                # subject with a wildcard in it is stored.
+                self.pending = 0
+                self._wake.set()
         elif "Nats-Pending-Messages" in headers:  # expired, or enough bytes: what the pull still lacked
             self._asked -= int(headers["Nats-Pending-Messages"])
             self._wake.set()

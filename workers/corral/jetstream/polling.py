@@ -113,6 +113,7 @@ class Polling:
             found, self.pending = await direct.batch(self._connection, self._stream, self._subject, self._next)
             self.heard = True
             if not found:
+                self.pending = 0
                 return []
             self._next = {"seq": found[-1].sequence + 1}
             if fitting := [each for each in found if self._fits(each.subject)]:

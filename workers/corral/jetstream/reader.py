@@ -121,7 +121,7 @@ class Reader:
             source = await self._working_source()
             if source.batch:
                 return self._hand_out(source)
-            if self.pending is None and source.pending == 0:  # nothing is there that fits the filters
+            if source.pending == 0:  # nothing is there that fits the filters, or nothing any more
                 self.pending = 0
                 self.caught_up.set()
             await source.ask()
@@ -136,10 +136,14 @@ class Reader:
         """
         while not self._closed:
             source = await self._working_source()
-            if source.pending == 0 and not source.batch:
+            if source.batch:
+                yield self._hand_out(source)
+            elif source.pending == 0:
                 self.pending = 0
                 break
-            yield await anext(self)
+            else:
+                await source.ask()
+                await self._wait(source)
         self.caught_up.set()
 
     async def read_all(self) -> list[Stored]:
