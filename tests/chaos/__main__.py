@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 
+from tests.chaos.drawing import make_plan
 from tests.chaos.history import Outcome, describe, run_history
-from tests.chaos.plans import make_plan
 from tests.chaos.servers import Servers
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,8 +18,8 @@ from corral.messages import task_text
 from corral.recount import _History as Recount
 from corral.recount import recount
 from corral.runs import Record, decode_marker, decode_record, status_of
-from corral.subjects import key_hash
-from tests.chaos.producer import Order, Said
+from tests.chaos.findings import Findings, Truth, why
+from tests.chaos.together import Told, check_keys, check_orders, check_started
 from tests.chaos.work import Begun, Over, Work
 from tests.system.pools import COUNTS
 
@@ -28,35 +28,6 @@ if TYPE_CHECKING:
 
 QUIET = 20.0
 """Seconds in which the queue must be empty once all runs have ended."""
-STALL = 1.0
-"""Seconds without a heartbeat after which the machine itself has held a worker up."""
-
-
-class Told(Protocol):
-    """An order, and what was said each time."""
-
-    @property
-    def order(self) -> Order: ...
-    @property
-    def said(self) -> list[Said]: ...
-
-
-class Findings(msgspec.Struct):
-    """What is wrong, and what was counted."""
-
-    wrong: list[str] = []
-    runs: int = 0
-    tasks: int = 0
-    executions: int = 0
-    extra: int = 0
-    """Executions beyond those that had to be."""
-    rounds: int = 0
-    outcomes: Counter[str] = msgspec.field(default_factory=Counter)
-
-    def check(self, fact: object, what: str) -> None:
-        """Note what does not hold."""
-        if not fact:
-            self.wrong.append(what)
 
 
 async def check(world: World, client: Client, told: Sequence[Told], *, stuck: list[str]) -> Findings:
@@ -78,16 +49,16 @@ async def check(world: World, client: Client, told: Sequence[Told], *, stuck: li
         marked = records.get(entry.key.partition(".")[2])
         marker = decode_marker(entry.value)
         findings.check(marked is None or marker.round <= marked.round, f"a marker of a later round: {marker} {marked}")
-    truth = _Truth(world)
+    truth = Truth(world)
     for record in records.values():
         if record.state == "final":
             await _check_run(world, client, record, truth, findings)
         else:
             findings.check(record.state == "aborted", f"run {record.id} is left {record.state}")
             findings.check(not truth.of(record.id), f"run {record.id} was executed and is {record.state}")
-    _check_orders(world, told, records, findings)
-    _check_started(world, records, truth, findings)
-    _check_keys(world, records, truth, findings)
+    check_orders(world, told, records, findings)
+    check_started(world, records, truth, findings)
+    check_keys(world, records, truth, findings)
     return findings
 
 
@@ -129,34 +100,7 @@ async def how_it_stands(world: World, client: Client, run_id: str) -> str:
 # --- one run -------------------------------------------------------------------------------------
 
 
-class _Truth:
-    """What was executed."""
-
-    def __init__(self, world: World) -> None:
-        begun, self.ends = world.executions()
-        self.runs: dict[str, dict[str, list[Begun]]] = defaultdict(lambda: defaultdict(list))
-        for execution in sorted(begun, key=lambda execution: execution.at):
-            self.runs[execution.run][execution.task].append(execution)
-
-    def of(self, run_id: str) -> dict[str, list[Begun]]:
-        """Executions by task."""
-        return self.runs.get(run_id, {})
-
-    def tasks(self, run_id: str) -> list[str]:
-        """The name of each task that was executed."""
-        return [begun[0].name for begun in self.of(run_id).values()]
-
-    def succeeded(self, run_id: str, name: str) -> bool:
-        """Whether the task of this name came to a good end at least once."""
-        executions = [one for begun in self.of(run_id).values() for one in begun if one.name == name]
-        return any((end := self.end(one)) is not None and end.how == "ok" for one in executions)
-
-    def end(self, execution: Begun) -> Over | None:
-        """How it ended; None if it was killed."""
-        return self.ends.get((execution.pid, execution.number))
-
-
-async def _check_run(world: World, client: Client, record: Record, truth: _Truth, findings: Findings) -> None:
+async def _check_run(world: World, client: Client, record: Record, truth: Truth, findings: Findings) -> None:
     stored = [one async for one in client.events(record.id)]
     before = len(findings.wrong)
     wrong = _Wrong(record.id, findings)
@@ -193,7 +137,7 @@ class _Wrong:
         self.findings.check(fact, f"run {self.run_id}: {what}")
 
 
-def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth: _Truth, findings: Findings) -> None:
+def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth: Truth, findings: Findings) -> None:
     """Every task that counts was executed as its outcome says, and what its message wanted has come out."""
     wrong = _Wrong(record.id, findings)
     history = Recount(record.topic)
@@ -232,7 +176,7 @@ def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth:
         findings.executions += len(begun)
         if (extra := len(begun) - 1 - again - rounds) > 0:
             findings.extra += extra
-            explained = 0 < rounds < sender - 1 or any(_why(world, one) for one in begun)
+            explained = 0 < rounds < sender - 1 or any(why(world, one) for one in begun)
             wrong.check(explained, f"task {task} was executed {len(begun)} times without a fault: {begun} {ends}")
     wrong.check(all(count == 1 for count in names.values()), f"counted more than once: {names.most_common(3)}")
     missing = wanted.keys() - names.keys()
@@ -252,7 +196,7 @@ def _is_explained(world: World, begun: list[Begun], error: str) -> bool:
     if error == "Lost":
         return "lose tail" in world.servers_struck
     if error == "Killed":  # its own process died: that of the worker, or the isolated one with it
-        return any(_why(world, one) for one in begun)
+        return any(why(world, one) for one in begun)
     return True
 
 
@@ -273,93 +217,3 @@ def _expected(work: Work, *, healed: bool) -> str | None:
 def _needs_another(end: Over | None, *, attempts: bool) -> bool:
     """Whether this execution was to be followed by another one: `Requeue`, or a failed attempt."""
     return end is not None and (end.how == "again" or (end.how == "error" and attempts))
-
-
-def _why(world: World, execution: Begun) -> str | None:
-    """What was done to the process of an execution, or around it."""
-    done = [world.struck[pid] for pid in (execution.pid, *world.ancestors(execution.pid)) if pid in world.struck]
-    done += world.servers_struck
-    if world.pool_of(execution.pid) in world.lines_struck:
-        done.append("its connection")
-    if any(order.kill_after for order in world.plan.interrupts):
-        done.append("its worker was to be replaced")
-    if world.silent.get(execution.pid, 0.0) > STALL:
-        done.append("held up by the machine")
-    return ", ".join(done) or None
-
-
-# --- all runs together ---------------------------------------------------------------------------
-
-
-def _check_orders(world: World, told: Sequence[Told], records: dict[str, Record], findings: Findings) -> None:
-    """What was confirmed is there; what was refused is not."""
-    if "lose tail" in world.servers_struck:
-        return  # what was confirmed may be among what was lost
-    confirmed = {one.order.id for one in told if one.order.do == "start" and _ran(one)}
-    for one in told:
-        last = one.said[-1]
-        text = f"{one.order.do} {one.order.id}: {[each.result for each in one.said]} {last.text}"
-        record = records.get(one.order.id)
-        if last.error:
-            findings.check(last.result in _PROPER[one.order.do] or last.unknown or "undone" in last.text, text)
-        elif one.order.do == "start" and last.result == one.order.id:
-            findings.check(record is not None and record.state == "final", f"{text}: and there is no run")
-        elif one.order.do == "start":
-            findings.check(last.result in records, f"{text}: joined no run")
-        if one.order.do == "start" and last.result == "DuplicateRun" and one.order.id not in confirmed:
-            unclear = any(each.unknown for other in told if other.order.id == one.order.id for each in other.said)
-            gone = record is None or record.state == "aborted"
-            findings.check(gone or unclear, f"{text}: and the run is there")
-
-
-def _check_started(world: World, records: dict[str, Record], truth: _Truth, findings: Findings) -> None:
-    """What tasks start is started, and no more than once."""
-    roots = Counter(
-        msgspec.json.decode(record.body, type=Work).name for record in records.values() if record.state == "final"
-    )
-    # A dispatcher that runs again may send its last window again: the same message is then two tasks, of which one
-    # counts, and each starts a run.
-    copies = Counter(name for record in records.values() for name in truth.tasks(record.id))
-    for name, count in roots.items():
-        most = copies[name.removesuffix(".run")] if name.endswith(".run") else 1
-        findings.check(count <= most, f"{name} was started {count} times, by {most} tasks")
-    if "lose tail" in world.servers_struck:
-        return
-    for record in records.values():
-        for work in msgspec.json.decode(record.body, type=Work).family():
-            if work.how == "start" and truth.succeeded(record.id, work.name):
-                findings.check(roots[f"{work.name}.run"], f"{work.name} has started no run")
-
-
-_PROPER = {
-    "start": ("DuplicateRun",),
-    "interrupt": ("RunNotFound",),
-    "retry": ("NotEnded", "DuplicateRun"),
-}
-"""Refusals that are right where producers race."""
-
-
-def _ran(one: Told) -> bool:
-    return one.said[-1].result == one.order.id
-
-
-def _check_keys(world: World, records: dict[str, Record], truth: _Truth, findings: Findings) -> None:
-    """No two runs with the same key were executed at the same time, by processes that nothing was done to."""
-    spans: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    for record in records.values():
-        if record.unique is not None:
-            spans[key_hash(record.unique)] += [(*span, record.id) for span in _spans(world, truth.of(record.id), truth)]
-    for found in spans.values():
-        latest: tuple[float, float, str] = (0.0, 0.0, "")
-        for span in sorted(found):
-            if span[2] != latest[2] and span[0] < latest[1]:
-                findings.wrong.append(f"{span[2]} and {latest[2]} were executed at once, and have the same key")
-            latest = max(latest, span, key=lambda each: each[1])
-
-
-def _spans(world: World, executed: dict[str, list[Begun]], truth: _Truth) -> Iterator[tuple[float, float]]:
-    for begun in executed.values():
-        for one in begun:
-            end = truth.end(one)
-            if end is not None and _why(world, one) is None:
-                yield one.at, end.at

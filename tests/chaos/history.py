@@ -17,7 +17,8 @@ from corral import Client
 from corral.errors import CorralError
 from corral.jetstream.topology import destroy
 from corral.runs import Record
-from tests.chaos.check import Findings, check, how_it_stands
+from tests.chaos.check import check, how_it_stands
+from tests.chaos.findings import Findings
 from tests.chaos.plans import Fault, Interrupt, Plan, Retry, Start
 from tests.chaos.producer import Order, Said
 from tests.chaos.servers import Servers

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.drawing import make_plan
 from tests.chaos.history import describe, run_history
-from tests.chaos.plans import make_plan
 from tests.chaos.servers import Servers
 
 ON_ONE_SERVER = (533, 1001)
