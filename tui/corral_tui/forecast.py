@@ -30,8 +30,8 @@ class Forecast:
 def forecast(run: RunView, pulse: Pulse, now: float) -> Forecast | None:
     """Of a run that moves; None for any other. `now` is by the server's clock."""
     left = run.counts.pending + run.counts.running
-    if run.ended or run.status == "interrupting" or not left or pulse.first_at is None:
-        return None
+    if run.ended or run.status == "interrupting" or not run.counts.pending or pulse.first_at is None:
+        return None  # and of what runs already, a pace says nothing
     lived = max(1.0, now - pulse.first_at + STEP)  # the slot of the first one included
     low = math.inf
     high = likely = 0.0
@@ -57,9 +57,9 @@ def forecast(run: RunView, pulse: Pulse, now: float) -> Forecast | None:
 def stalled_for(run: RunView, pulse: Pulse, ledger: Ledger, now: float) -> float | None:
     """Seconds for which nothing has ended although there is something to do; None for a run that is well.
 
-    A run whose open tasks all wait for another attempt is not stalled, nor one whose tasks just take long.
+    A run whose open tasks all wait for another attempt is not stalled, nor one whose tasks just take long, or all run.
     """
-    if run.ended or run.status in ("queued", "interrupting") or not run.counts.pending + run.counts.running:
+    if run.ended or run.status in ("queued", "interrupting") or not run.counts.pending:
         return None
     if run.counts.retrying and run.counts.retrying == run.counts.pending and not run.counts.running:
         return None

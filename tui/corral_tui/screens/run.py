@@ -69,7 +69,7 @@ class RunScreen(LiveScreen):
         Binding("left,h", "next_tab(-1)", "previous tab", show=False),
         Binding("i", "interrupt", "interrupt"),
         Binding("r", "retry", "retry"),
-        Binding("w", "workers", "all workers"),
+        Binding("w", "workers", "workers"),
         Binding("left_square_bracket,right_square_bracket", "replay", "time travel", show=False, key_display="["),
     ]
     AUTO_FOCUS = "#map"
