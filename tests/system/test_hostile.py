@@ -12,7 +12,7 @@ from corral.client import Client
 from corral.errors import BadMessage, BadName, CorralError
 from corral.events import Ended, Ends, Interrupted, Opened, RunEnded, Sent, encode_event
 from corral.messages import body_limit
-from corral.runs import Beat, Marker, Record, encode
+from corral.runs import Beat, Marker, Record, encode, plain
 from corral.subjects import Names
 from corral_tui.feed import Feed
 from tests.system.apps.outcomes import Typed
@@ -127,6 +127,20 @@ async def test_what_is_forged_ends_nothing_and_nobody(system: System) -> None:
     assert feed.failure is None
 
 
+async def test_who_comes_after_a_flood_of_forgeries_begins_all_the_same(system: System) -> None:
+    client = await system.client()
+    names = Names(system.settings.namespace)
+    run = await client.start("typed", Typed(1), id="early")
+    async with Attacker(system.url) as attacker:
+        for name in [*(name.encode() for name in WILD), NOT_TEXT]:
+            forged_events(attacker, names, name)
+            forged_keys(attacker, names, name)
+        await attacker.done()
+    await system.pool("outcomes")
+    assert (await system.audit(run)).status.status == "success"
+    assert [each.id for each in await client.runs()] == ["early"]
+
+
 async def test_a_run_ends_although_much_is_forged_in_its_name(system: System) -> None:
     await system.pool("crashes")
     client = await system.client()
@@ -169,8 +183,9 @@ async def test_a_body_that_is_no_text_fails_its_task_and_can_be_shown(system: Sy
         assert (status.status, status.error) == ("failed", 1)
         (error,) = [error async for error in client.errors(run_id)]
         assert bytes(error.body) == body
-        shown = Corral(system.folder)("errors", run_id, "-s", system.url, "-n", names.namespace, "--json")
-        assert (shown.code, len(shown.json)) == (0, 1)
+        assert msgspec.json.encode(plain(error))
+    shown = Corral(system.folder)("errors", "odd0", "-s", system.url, "-n", names.namespace, "--json")
+    assert (shown.code, len(shown.json)) == (0, 1)
 
 
 # --- what is given to the clients ----------------------------------------------------------------------
@@ -283,13 +298,10 @@ SURROGATE = "\udcff"
 
 WRONG: list[tuple[list[str], dict[str, str]]] = [
     (["start", "--", SURROGATE, "1"], {}),
-    (["start", "a", f'"{SURROGATE}"'], {}),
     (["start", "a", "@bomb"], {}),
-    (["interrupt", "*"], {}),
     (["interrupt", "known", "--reason", SURROGATE], {}),
     (["show", "\x1b[2J"], {}),
     (["runs"], {"CORRAL_ACK_WAIT": SURROGATE}),
-    (["runs"], {"NATS_CREDS": "~nobody-of-this-name/x"}),
 ]
 
 
