@@ -6,7 +6,6 @@ valid Python, JSON, TOML or UTF-8 ends as error.
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import codecs
 import hashlib
@@ -104,7 +103,9 @@ def parse(message: File, ctx: SyncContext[None]) -> None:
     path = Path(message.path)
     match path.suffix:
         case ".py":
-            ast.parse(path.read_bytes(), message.path)
+            # Not `ast.parse`: where threads take turns in it, Python 3.11 may lose count of its depth, and then it
+            # fails on every file. What only compiles makes no such tree.
+            compile(path.read_bytes(), message.path, "exec", dont_inherit=True)
         case ".json":
             json.loads(path.read_bytes())
         case ".toml":
