@@ -292,13 +292,19 @@ def test_a_start_without_an_answer_is_not_known_and_can_be_repeated(corral: Corr
     assert corral("start", "good", "--id", "repeated", "--wait").code == 0
 
 
-async def test_our_own_mistakes_leave_a_report(
-    tmp_path: Path, nats_url: str, namespace: str, connection: Connection
-) -> None:
-    corral = Corral(tmp_path, {"NATS_URL": nats_url, "CORRAL_NAMESPACE": namespace})
-    corral("start", "t", "--id", "mine")
-    key = Names(namespace).key("run.mine")
-    await connection.request(key, b'{"not": "a record"}', timeout=5.0)
+BUG = """
+from corral.client import Client
+
+async def enter(self):
+    raise ZeroDivisionError("a bug")
+
+Client.__aenter__ = enter
+"""
+
+
+def test_our_own_mistakes_leave_a_report(tmp_path: Path, nats_url: str, namespace: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BUG)
+    corral = Corral(tmp_path, {"CORRAL_NAMESPACE": namespace, "PYTHONPATH": str(tmp_path)})
     failed = corral("show", "mine", "--server", nats_url.replace("://", "://user:secret@"))
     assert (failed.code, failed.out) == (70, "")
     report = corral.home / "logs" / "corral.log"

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from textual import work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
+from textual.css.query import NoMatches
 
 from corral.errors import CorralError
 from corral_tui import figures
@@ -126,7 +128,9 @@ class Dashboard(App[int], inherit_bindings=False):
             self.refresh_bindings()
         with self.source.lock:
             for screen in self._visible_screens():
-                screen.tick(self.now)
+                # The tick can come while a screen is made or taken down: then some of its widgets are not there.
+                with suppress(NoMatches):
+                    screen.tick(self.now)
         self._show_progress()
 
     def _terminal_is_gone(self) -> bool:

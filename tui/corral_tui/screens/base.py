@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from textual import events
 from textual.app import ComposeResult
-from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -56,15 +54,13 @@ class LiveScreen(Screen[None], inherit_bindings=False):
             return
         width = self.size.width
         truth = self.dashboard.source.state.truth(now)
-        # The tick can come while the screen is being taken down: then some of its widgets are gone already.
-        with suppress(NoMatches):
-            right = view.truth_right(
-                truth, now, width, frozen_at=self.dashboard.frozen_at, late_frames=self.dashboard.late_frames
-            )
-            self.query_one("#truth", Lines).show([view.truth_left(truth, width)], [right])
-            self.query_one("#notice", Lines).show([self.notice(now)])
-            if self.dashboard.frozen_at is None:
-                self.repaint(now)
+        right = view.truth_right(
+            truth, now, width, frozen_at=self.dashboard.frozen_at, late_frames=self.dashboard.late_frames
+        )
+        self.query_one("#truth", Lines).show([view.truth_left(truth, width)], [right])
+        self.query_one("#notice", Lines).show([self.notice(now)])
+        if self.dashboard.frozen_at is None:
+            self.repaint(now)
 
     def notice(self, now: float) -> Line:
         """What the last action has come to."""
