@@ -35,7 +35,7 @@ from corral_tui.screens.runs import RunsScreen
 from corral_tui.source import Source
 from corral_tui.spans import Line, Span
 from corral_tui.summary import exit_code
-from corral_tui.terminal import copying, progress, shows_progress
+from corral_tui.terminal import copying, hung_up, progress, shows_progress
 from corral_tui.text import clean
 from corral_tui.theme import PLAIN, THEMES
 
@@ -134,9 +134,10 @@ class Dashboard(App[int], inherit_bindings=False):
         self._show_progress()
 
     def _terminal_is_gone(self) -> bool:
-        """Whether nobody takes what is drawn: the toolkit's writer has died, and its queue would fill and block us."""
+        """Whether nobody takes what is drawn: the toolkit's writer would die of it, its queue fill up, and block us."""
         writer = getattr(self._driver, "_writer_thread", None)
-        return writer is not None and not writer.is_alive()
+        descriptor = getattr(self._driver, "fileno", None)
+        return (writer is not None and not writer.is_alive()) or (isinstance(descriptor, int) and hung_up(descriptor))
 
     def _count_late_frames(self, at: float) -> None:
         before = self._ticked_at if self._ticked_at is not None else at

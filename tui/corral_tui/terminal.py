@@ -1,8 +1,10 @@
-"""What is said to the terminal beside the picture: the clipboard (OSC 52) and progress in the tab (OSC 9;4)."""
+"""The terminal beside the picture: the clipboard (OSC 52), progress in the tab (OSC 9;4), and whether it is there."""
 
 from __future__ import annotations
 
 import base64
+import errno
+import termios
 from collections.abc import Mapping
 
 LIMIT = 74_000
@@ -37,3 +39,12 @@ def progress(percent: int | None, *, bad: bool = False) -> str:
     if percent is None:
         return "\x1b]9;4;0;0\a"
     return f"\x1b]9;4;{2 if bad else 1};{max(0, min(100, percent))}\a"
+
+
+def hung_up(descriptor: int) -> bool:
+    """Whether the terminal behind a file descriptor is gone, which a picture that stands still would never find out."""
+    try:
+        termios.tcgetattr(descriptor)
+    except termios.error as error:
+        return bool(error.args[0] == errno.EIO)  # what is no terminal gives another one
+    return False
