@@ -6,6 +6,7 @@ valid Python, JSON, TOML or UTF-8 ends as error.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import codecs
 import hashlib
@@ -13,6 +14,7 @@ import json
 import os
 import stat
 import sysconfig
+import threading
 import tomllib
 import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -54,6 +56,7 @@ async def quietly() -> AsyncIterator[None]:
 
 
 app = App(lifespan=quietly)
+_parsing = threading.Lock()
 
 
 def folders(paths: Sequence[str | Path] = ()) -> Folders:
@@ -103,9 +106,10 @@ def parse(message: File, ctx: SyncContext[None]) -> None:
     path = Path(message.path)
     match path.suffix:
         case ".py":
-            # Not `ast.parse`: where threads take turns in it, Python 3.11 may lose count of its depth, and then it
-            # fails on every file. What only compiles makes no such tree.
-            compile(path.read_bytes(), message.path, "exec", dont_inherit=True)
+            # One thread at a time: where they take turns in it, Python 3.11 may lose count of its depth, and then it
+            # fails on every file.
+            with _parsing:
+                ast.parse(path.read_bytes(), message.path)
         case ".json":
             json.loads(path.read_bytes())
         case ".toml":
