@@ -14,10 +14,10 @@ from corral.cli.commands import command
 from corral.cli.options import Json, KillAfter, Namespace, RunName, Server, Timeout
 from corral.cli.output import duration, note, plural, refusal, say, write_json
 from corral.cli.progress import warned_if_unserved
-from corral.cli.session import at_most, connected, run
+from corral.cli.session import at_most, connected, in_doubt, run
 from corral.cli.waiting import wait_for_end
 from corral.client import Client, Run
-from corral.errors import DuplicateRun, EventsExpired, NoServer, Unconfirmed
+from corral.errors import DuplicateRun, EventsExpired
 from corral.events import Receipt
 from corral.subjects import check_key
 
@@ -198,21 +198,14 @@ def retry(
 async def _retry(target: Run, *, json: bool) -> int:
     look = f"`corral show {target.id}` says how it stands; the same command again does no harm."
     try:
-        return await target.retry()
+        with in_doubt(f"the retry of run {target.id}", look):
+            return await target.retry()
     except DuplicateRun as held:
         if json:
             write_json(refusal(held))
         raise
     except EventsExpired as error:
         error.add_note("So it is not known what to bring back: `corral start` starts a new run.")
-        raise
-    except NoServer as error:
-        # The connection was there at first: some of the retry may have been done.
-        unconfirmed = Unconfirmed(f"the retry of run {target.id} ({error})")
-        unconfirmed.add_note(look)
-        raise unconfirmed from error
-    except asyncio.CancelledError:
-        note(f"It is not known whether run {target.id} is retried. {look}")
         raise
 
 

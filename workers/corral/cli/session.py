@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ from corral.cli.exits import TimedOut
 from corral.cli.login import forget_login
 from corral.cli.output import note
 from corral.client import Client
-from corral.errors import BadName, NoServer, PermissionDenied
+from corral.errors import BadName, NoServer, PermissionDenied, Unconfirmed
 from corral.jetstream.connection import Connection
 from corral.server import Located, locate
 from corral.settings import Settings
@@ -102,6 +102,24 @@ async def _tell_outages(connection: Connection) -> None:
             note("The connection to the server is lost; waiting for it ..." if lost else "The connection is back.")
             told = lost
         await asyncio.sleep(_LOOK)
+
+
+@contextmanager
+def in_doubt(step: str, advice: str) -> Iterator[None]:
+    """Say of what is inside, if it is cut off, that it may have been done, and what to do then."""
+    try:
+        yield
+    except Unconfirmed as error:
+        error.add_note(advice)
+        raise
+    except NoServer as error:
+        # The connection was there at first: some of it may have been done.
+        unconfirmed = Unconfirmed(f"{step} ({error})")
+        unconfirmed.add_note(advice)
+        raise unconfirmed from error
+    except asyncio.CancelledError:
+        note(f"It is not known whether this happened: {step}. {advice}")
+        raise
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -11,12 +10,12 @@ from corral.cli import exits
 from corral.cli.commands import command
 from corral.cli.messages import read_message
 from corral.cli.options import Json, Namespace, OnDuplicateName, Server, Timeout
-from corral.cli.output import note, refusal, say, write_json
+from corral.cli.output import refusal, say, write_json
 from corral.cli.progress import warned_if_unserved
-from corral.cli.session import at_most, connected, run
+from corral.cli.session import at_most, connected, in_doubt, run
 from corral.cli.waiting import wait_for_end
 from corral.client import Client, Run
-from corral.errors import DuplicateRun, NoServer, Unconfirmed
+from corral.errors import DuplicateRun
 from corral.runs import status_of
 from corral.subjects import check_run_id, check_topic
 from corral.system import new_run_id
@@ -101,16 +100,5 @@ async def _start(
     client: Client, topic: str, body: bytes, *, unique: str | None, on_duplicate: OnDuplicateName, run_id: str
 ) -> Run:
     again = f"The same command with --id {run_id} finds out, and starts no second run."
-    try:
+    with in_doubt(f"the start of run {run_id}", again):
         return await client.start_raw(topic, body, unique=unique, on_duplicate=on_duplicate.value, id=run_id)
-    except Unconfirmed as error:
-        error.add_note(again)
-        raise
-    except NoServer as error:
-        # The connection was there at first: some of the start may have been done.
-        unconfirmed = Unconfirmed(f"the start of run {run_id} ({error})")
-        unconfirmed.add_note(again)
-        raise unconfirmed from error
-    except asyncio.CancelledError:
-        note(f"It is not known whether run {run_id} was started. {again}")
-        raise
