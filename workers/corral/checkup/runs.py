@@ -11,7 +11,7 @@ from corral.doctor.facts import Look, RunFacts
 from corral.events import Crashed, Failed, Retrying, decode_event
 from corral.jetstream import survey
 from corral.jetstream.direct import Stored
-from corral.jetstream.topology import subject_events
+from corral.jetstream.topology import subject_counts, subject_events
 from corral.operations import Operations
 from corral.runs import Marker, Record, decode_marker, decode_record
 from corral.subjects import interrupt_key, run_key
@@ -83,7 +83,7 @@ class RunLook:
     async def _deaths(self, records: Sequence[Record]) -> dict[str, int]:
         """How often workers have died with something of each live run, of a few runs."""
         subject = self._names.event(self._only or "*", CRASHED)
-        counts = await survey.subject_counts(self._connection, self._names.events_stream, subject)
+        counts = await subject_counts(self._connection, self._names.events_stream, subject)
         by_run = {self._names.run_of_event(subject): count for subject, count in counts.items()}
         live = [record.id for record in records if record.live and record.id in by_run]
         return {run_id: by_run[run_id] for run_id in live[:FEW]}
@@ -107,7 +107,7 @@ class RunLook:
     async def _attempts(self, run: RunFacts) -> RunFacts:
         """When tasks that are in back-off are due."""
         subject, stream = self._names.event(run.record.id, RETRYING), self._names.events_stream
-        counts = await survey.subject_counts(self._connection, stream, subject)
+        counts = await subject_counts(self._connection, stream, subject)
         last = await self._last(run.record.id, RETRYING)
         event = _decoded(last)
         if last is None or not isinstance(event, Retrying):

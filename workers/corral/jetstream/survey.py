@@ -11,6 +11,7 @@ from corral.errors import ApiError
 from corral.jetstream import direct
 from corral.jetstream.connection import Connection
 from corral.jetstream.direct import Stored
+from corral.jetstream.topology import ack_floor, consumer_infos
 from corral.subjects import Names
 
 _NS = 1_000_000_000
@@ -66,31 +67,9 @@ async def look_at_account(connection: Connection) -> Account:
 
 async def look_at_consumers(connection: Connection, names: Names) -> tuple[dict[str, ConsumerFacts], dict[str, int]]:
     """The consumers by topic; and up to which sequence everything of it counts as acknowledged."""
-    found: dict[str, ConsumerFacts] = {}
-    floors: dict[str, int] = {}
-    offset = 0
-    while True:
-        answer = await connection.api(f"CONSUMER.LIST.{names.tasks_stream}", {"offset": offset})
-        page: list[dict[str, Any]] = answer.get("consumers") or []
-        for info in page:
-            topic = info["config"].get("metadata", {}).get("corral.topic")
-            if topic is not None:
-                found[topic] = _consumer(info, names.task_filter(topic))
-                floors[topic] = info["ack_floor"]["stream_seq"]
-        offset += len(page)
-        if not page or offset >= answer.get("total", 0):
-            return found, floors
-
-
-async def subject_counts(connection: Connection, stream: str, subject: str) -> dict[str, int]:
-    """How many messages there are on each subject that fits `subject`."""
-    counts: dict[str, int] = {}
-    while True:
-        answer = await connection.api(f"STREAM.INFO.{stream}", {"subjects_filter": subject, "offset": len(counts)})
-        page: dict[str, int] = answer["state"].get("subjects") or {}
-        counts.update(page)
-        if not page or len(counts) >= answer.get("total", 0):
-            return counts
+    infos = await consumer_infos(connection, names)
+    found = {topic: _consumer(info, names.task_filter(topic)) for topic, info in infos.items()}
+    return found, {topic: ack_floor(info) for topic, info in infos.items()}
 
 
 async def last_event(connection: Connection, stream: str, subject: str) -> Stored | None:

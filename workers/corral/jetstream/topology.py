@@ -21,15 +21,21 @@ async def queue_counts(connection: Connection, names: Names, run_id: str | None 
     """How many messages are queued, in flight included, by (run id, topic), as the stream's leader says."""
     wanted = names.all_tasks if run_id is None else names.run_tasks(check_run_id(run_id))
     counts: dict[tuple[str, str], int] = {}
+    for subject, count in (await subject_counts(connection, names.tasks_stream, wanted)).items():
+        task = run, topic = names.split_task(subject)
+        if is_run_id(run) and topic:  # else it is of no run, whoever has stored it
+            counts[task] = count
+    return counts
+
+
+async def subject_counts(connection: Connection, stream: str, subject: str) -> dict[str, int]:
+    """How many messages there are on each subject that fits `subject`, as the stream's leader says."""
+    counts: dict[str, int] = {}
     offset = 0
     while True:
-        body = {"subjects_filter": wanted, "offset": offset}
-        answer = await connection.api(f"STREAM.INFO.{names.tasks_stream}", body)
+        answer = await connection.api(f"STREAM.INFO.{stream}", {"subjects_filter": subject, "offset": offset})
         page: dict[str, int] = answer["state"].get("subjects") or {}
-        for subject, count in page.items():
-            task = run, topic = names.split_task(subject)
-            if is_run_id(run) and topic:  # else it is of no run, whoever has stored it
-                counts[task] = count
+        counts.update(page)
         offset += len(page)
         if not page or offset >= answer.get("total", 0):
             return counts
@@ -104,23 +110,18 @@ async def last_sequence(connection: Connection, stream: str) -> int:
 
 async def consumers(connection: Connection, names: Names) -> dict[str, tuple[int, int, int]]:
     """Per topic that has a consumer: messages not yet delivered, delivered and not acknowledged, pulls that wait."""
-    found: dict[str, tuple[int, int, int]] = {}
-    offset = 0
-    while True:
-        answer = await connection.api(f"CONSUMER.LIST.{names.tasks_stream}", {"offset": offset})
-        page: list[dict[str, Any]] = answer.get("consumers") or []
-        for info in page:
-            topic = info["config"].get("metadata", {}).get("corral.topic")
-            if topic is not None:
-                found[topic] = (info["num_pending"], info["num_ack_pending"], info["num_waiting"])
-        offset += len(page)
-        if not page or offset >= answer.get("total", 0):
-            return found
+    infos = await consumer_infos(connection, names)
+    return {topic: (info["num_pending"], info["num_ack_pending"], info["num_waiting"]) for topic, info in infos.items()}
 
 
 async def ack_floors(connection: Connection, names: Names) -> dict[str, int]:
     """Per topic that has a consumer: up to this sequence everything counts as acknowledged."""
-    found: dict[str, int] = {}
+    return {topic: ack_floor(info) for topic, info in (await consumer_infos(connection, names)).items()}
+
+
+async def consumer_infos(connection: Connection, names: Names) -> dict[str, dict[str, Any]]:
+    """What the server says of each topic's consumer, by topic."""
+    found: dict[str, dict[str, Any]] = {}
     offset = 0
     while True:
         answer = await connection.api(f"CONSUMER.LIST.{names.tasks_stream}", {"offset": offset})
@@ -128,10 +129,15 @@ async def ack_floors(connection: Connection, names: Names) -> dict[str, int]:
         for info in page:
             topic = info["config"].get("metadata", {}).get("corral.topic")
             if topic is not None:
-                found[topic] = info["ack_floor"]["stream_seq"]
+                found[topic] = info
         offset += len(page)
         if not page or offset >= answer.get("total", 0):
             return found
+
+
+def ack_floor(info: dict[str, Any]) -> int:
+    """Up to which sequence everything of a consumer counts as acknowledged."""
+    return int(info["ack_floor"]["stream_seq"])
 
 
 async def first_task(connection: Connection, names: Names, topic: str, start: int) -> Stored | None:
