@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,14 @@ async def look(system: System, run_id: str | None = None, *, later: float = 0.0)
     found = diagnose(msgspec.structs.replace(facts, at=facts.at + later))
     print(*found, sep="\n")  # noqa: T201  # pytest shows it if the test has failed
     return facts, {finding.code: finding for finding in found}
+
+
+async def standing_still(pid: int) -> None:
+    """A signal to stop takes effect some time after it was sent: until then the worker may be heard."""
+    while "T" not in await asyncio.to_thread(
+        subprocess.check_output, ["/bin/ps", "-o", "stat=", "-p", str(pid)], text=True
+    ):
+        pass
 
 
 async def test_a_system_that_works_is_told_with_its_numbers(system: System) -> None:
@@ -131,6 +141,7 @@ async def test_a_stopped_worker_is_missed_and_so_are_its_tasks(system: System) -
     await system.until(lambda: any(beat.busy for beat in system.beats.values()), "a busy worker")
     os.kill(arrival.pid, signal.SIGSTOP)
     try:
+        await within(standing_still(arrival.pid), "the worker's standstill")
         _, found = await look(system)
     finally:
         os.kill(arrival.pid, signal.SIGCONT)
