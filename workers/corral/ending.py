@@ -168,19 +168,19 @@ class Ending:
     async def _mark(self, book: Book, round: int, kind: Literal["stop", "over"]) -> int:
         """The marker's revision; it is written if there is none of this round."""
         key = interrupt_key(book.run_id)
+        order = book.ledger.interrupt
+        by, reason = (order.by, order.reason) if order else ("", None)
+        marker = encode(Marker(kind=kind, round=round, by=by, reason=reason, at=time.time()))
+        entry = None  # most runs end once, and without an order to stop: there is no marker to look for
         while True:
-            entry = await self._records.get(key, leader=True)
-            if entry is not None and _round_of(entry.value) >= round:
-                return entry.revision
-            order = book.ledger.interrupt
-            by, reason = (order.by, order.reason) if order else ("", None)
-            marker = encode(Marker(kind=kind, round=round, by=by, reason=reason, at=time.time()))
             try:
                 if entry is None:
                     return await self._records.create(key, marker, ttl=MARKER_TTL)
                 return await self._records.update(key, marker, entry.revision, ttl=MARKER_TTL)
             except Conflict:
-                continue
+                entry = await self._records.get(key, leader=True)
+            if entry is not None and _round_of(entry.value) >= round:
+                return entry.revision
 
     async def _confirmed(self, run_id: str, revision: int) -> None:
         seen, stopping = self._roster.confirmed(time.monotonic())
@@ -198,10 +198,10 @@ class Ending:
 
         The bound is read before the record is checked, so that the tasks of a retry lie above it.
         """
-        below = 1 + await last_sequence(self._connection, self._names.tasks_stream)
+        counts = await queue_counts(self._connection, self._names, book.run_id)
+        below = 1 + await last_sequence(self._connection, self._names.tasks_stream) if counts else 0
         if not await self._unchanged(book):
             return False
-        counts = await queue_counts(self._connection, self._names, book.run_id)
         for (run_id, topic), count in counts.items():
             await clear(self._connection, self._names, run_id, topic, below=below, count=count)
         return True
