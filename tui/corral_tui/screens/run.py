@@ -49,7 +49,8 @@ class TabLine(Lines):
             self._places.append((at, at + len(mark + label), index))
             at += len(mark + label) + gap
         after = [()] if roomy else []
-        self.show([(), tuple(spans), *after], [(), ((hint, "dim"),), *after])
+        said = hint if at + len(hint) < self.size.width else ""  # the labels are what is clicked
+        self.show([(), tuple(spans), *after], [(), ((said, "dim"),), *after])
 
     def on_click(self, event: events.Click) -> None:
         for start, end, index in self._places:
