@@ -314,6 +314,37 @@ async def test_a_thread_that_does_not_stop_ends_with_its_worker_and_the_others_r
     assert "checked" not in system.truth()
 
 
+async def test_a_task_that_blocks_the_loop_ends_with_its_worker_and_the_others_run_elsewhere(system: System) -> None:
+    await system.pool("stopping", slots=5)
+    client = await system.client()
+    other = await client.start("crowd", Crowd(1))
+    await system.stage.arrival("member")
+    run = await client.start("blocks", 1)
+    blocking = await system.stage.arrival("blocks")
+    receipt = await within(run.interrupt(wait=True, kill_after=0.1), "the receipt")
+    assert receipt is not None
+    assert numbers(receipt) == (0, 0, 1, 0)
+    await blocking.gone()
+    (await system.stage.arrival("member")).answer()
+    assert (await system.audit(other)).status.status == "success"
+    assert (await system.audit(run)).status.status == "interrupted"
+    assert "the loop was let go" not in system.truth()
+
+
+async def test_a_dispatcher_that_is_killed_has_sent_what_it_has_sent(system: System) -> None:
+    await system.pool("stopping", slots=5)
+    client = await system.client()
+    run = await client.start("crowd.thread", Crowd(10, topic="quick", hold=6))
+    dispatcher = await system.stage.arrival("holding")
+    await system.reached(run, lambda status: status.success == 6, "the ends of what it has sent")
+    receipt = await within(run.interrupt(wait=True, kill_after=0.1), "the receipt")
+    assert receipt is not None
+    assert numbers(receipt) == (0, 0, 1, 0)
+    await dispatcher.gone()
+    status = (await system.audit(run)).status
+    assert (status.total, status.success, status.interrupted, status.root) == (7, 6, 1, "interrupted")
+
+
 async def test_a_worker_says_at_once_that_it_has_stopped_whatever_still_arrived(system: System) -> None:
     # Without the regular heartbeat only those that an interrupt causes can end a run.
     system.set(beat=600.0, death=1_200.0)

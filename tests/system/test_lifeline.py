@@ -80,6 +80,7 @@ async def test_a_sign_of_life_does_not_shorten_a_back_off(nats_url: str, namespa
         on_keys=lambda _: None,
         on_loaded=lambda _: None,
         doing=lambda _: "",
+        stuck=lambda _, __: None,
     )
     await lifeline.start()
     await Publisher(connection).store(names.task("r", "a"), b"x")

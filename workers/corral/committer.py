@@ -106,7 +106,7 @@ class Committer:
         if reasons:
             # Before the end: a run is over with its last end, and what is stored after that is not heard.
             await asyncio.gather(*[self._surely(run_id, event) for event in reasons])
-        ended = self._ended(group)
+        ended = self.ended(group)
         if ended is not None:
             await self._surely(run_id, ended)
 
@@ -174,7 +174,7 @@ class Committer:
             case _:
                 assert_never(outcome)
 
-    def _ended(self, group: list[Result]) -> events.Ended | None:
+    def ended(self, group: list[Result]) -> events.Ended | None:
         """One event for all that ended."""
         leaves: dict[tuple[str, int, int, events.Outcome], list[int]] = {}
         dispatchers: list[events.DispatcherEnd] = []

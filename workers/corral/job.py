@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from corral.context import Stop
+from corral.events import SentList
 from corral.jetstream.puller import Delivery
 from corral.messages import TaskId, TaskMessage
 from corral.processor import Processor
@@ -21,6 +22,10 @@ _NOTHING_BEFORE = Before()
 
 class Sending(Protocol):
     """The sending side of an execution."""
+
+    @property
+    def sent(self) -> SentList:
+        """What is in the queue for sure."""
 
     def give_up(self, why: Literal["stop", "hand back"]) -> None:
         """Wait for room no longer."""

@@ -19,12 +19,14 @@ import msgspec
 
 from corral.credentials import Access
 from corral.errors import CorralError
+from corral.events import Ended
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.puller import Delivery
 from corral.jetstream.reader import Reader, Stored
 from corral.jetstream.records import Records
 from corral.jetstream.topology import last_sequence
+from corral.last_resort import LastResort
 from corral.questions import ROLL_CALL
 from corral.runs import Beat, encode
 from corral.settings import Settings
@@ -41,11 +43,11 @@ BLOCKED = 1.0
 
 
 class Lifeline:
-    """Made and used in the worker's loop; `describe` and `waiting` are called in the thread.
+    """Made and used in the worker's loop; `describe`, `waiting` and `stuck` are called in the thread.
 
     `describe` makes a heartbeat; `waiting` gives the deliveries that need a sign of life; `on_keys` gets what is stored
     under the markers' keys, in the loop, and `on_loaded` the bucket's revision up to which all has been given to it;
-    `doing` names what an asyncio task of the loop works on.
+    `doing` names what an asyncio task of the loop works on, and `stuck` says what does not stop (see `LastResort`).
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Lifeline:
         on_keys: Callable[[list[Stored]], None],
         on_loaded: Callable[[int], None],
         doing: Callable[[asyncio.Task[object] | None], str],
+        stuck: Callable[[str, int], Ended | None],
     ) -> None:
         self._access = access
         self._worker_id = worker_id
@@ -70,6 +73,7 @@ class Lifeline:
         self._on_keys = on_keys
         self._on_loaded = on_loaded
         self._doing = doing
+        self._stuck = stuck
         self._main = asyncio.get_running_loop()
         self._main_thread = threading.get_ident()
         self._ready: asyncio.Future[None] = self._main.create_future()
@@ -136,10 +140,11 @@ class Lifeline:
         self._beat_now, self._leave = asyncio.Event(), asyncio.Event()
         connection = await Connection.open(self._access, name=f"corral lifeline {self._worker_id}")
         publisher = Publisher(connection, timeout=self._settings.publish_timeout)
+        resort = LastResort(publisher, self._names, self._stuck, lambda: self._blockage()[0] > 0)
         try:
             revision = await last_sequence(connection, self._names.bucket_stream)
             reader = Records(connection, publisher, self._names).watch("interrupt.>")
-            following = asyncio.create_task(self._follow(reader))
+            following = asyncio.create_task(self._follow(reader, resort))
             loaded = asyncio.create_task(reader.caught_up.wait())
             await asyncio.wait({following, loaded}, return_when=asyncio.FIRST_COMPLETED)
             self._to_main(self._on_loaded, revision)
@@ -159,6 +164,7 @@ class Lifeline:
                     await self._beat(connection, leaving=True)
                     await connection.flush()
         finally:
+            resort.close()
             await publisher.close()
             await connection.close()
 
@@ -188,9 +194,10 @@ class Lifeline:
         except RuntimeError:
             return  # the worker's loop is closed: nobody is there to hear it
 
-    async def _follow(self, reader: Reader) -> None:
+    async def _follow(self, reader: Reader, resort: LastResort) -> None:
         async for batch in reader:
             self._to_main(self._on_keys, batch)
+            resort.see(batch)
 
     async def _beats(self, connection: Connection, now: asyncio.Event) -> None:
         while True:

@@ -18,12 +18,14 @@ import msgspec
 
 from corral import __version__
 from corral.committer import Result
+from corral.events import Ended
 from corral.executor import Stopped
 from corral.handler import Handler
 from corral.isolation import Isolation
 from corral.jetstream.connection import Connection
 from corral.jetstream.puller import Delivery
 from corral.jetstream.reader import Stored
+from corral.job import Job
 from corral.lifeline import Lifeline
 from corral.markers import Markers
 from corral.messages import task_text
@@ -80,6 +82,7 @@ class Worker:
             on_keys=self._on_keys,
             on_loaded=self._markers.loaded,
             doing=self._doing,
+            stuck=self._stuck,
         )
         self._handler = Handler(
             connection,
@@ -149,7 +152,7 @@ class Worker:
         for job in self._held.jobs():
             if job.executing and self._markers.stops(job.run_id, job.round):
                 log.warning("a task dies with its worker", extra={"run": job.run_id, "topic": job.topic})
-                self._handler.committer.add(Result(job, Stopped(killed=True)))
+                self._handler.committer.add(_killed(job))
         await self._handler.committer.drain()
 
     # --- interrupts and the ends of runs -----------------------------------------------------------
@@ -171,6 +174,11 @@ class Worker:
         if any(job.executing and job.round <= round for job in self._held.of_run(run_id)):
             log.warning("the worker leaves, because a task does not stop", extra={"run": run_id})
             self._condemned.set()
+
+    def _stuck(self, run_id: str, round: int) -> Ended | None:
+        """The end, as killed, of what is executed of a run. Called in the lifeline's thread."""
+        results = [_killed(job) for job in self._held.of_run(run_id) if job.executing and job.round <= round]
+        return self._handler.committer.ended(results) if results else None
 
     # --- what the lifeline tells -------------------------------------------------------------------
 
@@ -204,3 +212,8 @@ class Worker:
             if job.process is process:
                 return f"{job.topic} {job.run_id} {task_text(job.task)}"
         return process.get_name() if process is not None else ""
+
+
+def _killed(job: Job) -> Result:
+    """How a job went that ends with its worker; what it has sent is sent."""
+    return Result(job, Stopped(killed=True), job.sending.sent if job.sending is not None else [])

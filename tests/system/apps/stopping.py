@@ -82,6 +82,13 @@ async def fails(message: int) -> None:
         raise ValueError("the clean-up failed")
 
 
+@app.processor("blocks")
+async def blocks(message: int) -> None:
+    """Holds the loop of its worker, and looks at nothing."""
+    blocking_cue("blocks")
+    note("the loop was let go")
+
+
 @app.processor("thread")
 def thread(message: int, ctx: SyncContext) -> None:
     blocking_cue("thread")
