@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Awaitable
 from typing import Any, Self, TypeVar
 
@@ -110,3 +111,11 @@ class Stage:
                 arrival._gone.set()
             del self._talks[asyncio.current_task()]
             writer.close()
+
+
+async def standing_still(pid: int) -> None:
+    """A signal to stop takes effect some time after it was sent: until then the worker may be heard."""
+    while "T" not in await asyncio.to_thread(
+        subprocess.check_output, ["/bin/ps", "-o", "stat=", "-p", str(pid)], text=True
+    ):
+        pass

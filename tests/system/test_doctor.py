@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +24,7 @@ from tests.servers import ServerProcess
 from tests.system.commands import Corral
 from tests.system.pools import System
 from tests.system.secured import Secured
-from tests.system.stage import within
+from tests.system.stage import standing_still, within
 
 
 async def look(system: System, run_id: str | None = None, *, later: float = 0.0) -> tuple[Facts, dict[str, Finding]]:
@@ -36,14 +34,6 @@ async def look(system: System, run_id: str | None = None, *, later: float = 0.0)
     found = diagnose(msgspec.structs.replace(facts, at=facts.at + later))
     print(*found, sep="\n")  # noqa: T201  # pytest shows it if the test has failed
     return facts, {finding.code: finding for finding in found}
-
-
-async def standing_still(pid: int) -> None:
-    """A signal to stop takes effect some time after it was sent: until then the worker may be heard."""
-    while "T" not in await asyncio.to_thread(
-        subprocess.check_output, ["/bin/ps", "-o", "stat=", "-p", str(pid)], text=True
-    ):
-        pass
 
 
 async def test_a_system_that_works_is_told_with_its_numbers(system: System) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
 
@@ -13,7 +15,7 @@ from corral.operations import Run
 from tests.system.apps.pressure import Spread
 from tests.system.apps.stopping import Crowd
 from tests.system.pools import Audit, System
-from tests.system.stage import Arrival, within
+from tests.system.stage import Arrival, standing_still, within
 
 
 async def interrupt(run: Run, reason: str | None = None) -> Receipt:
@@ -264,7 +266,12 @@ async def test_a_task_that_the_server_forgot_goes_on_with_its_next_attempt(syste
         arrivals[arrival.facts["run"]] = arrival
     arrivals[waits.id].answer("fail")
     await system.reached(waits, lambda status: status.retrying == 1, "its retry")
-    await doomed.interrupt()  # so many messages are purged at once, which is what makes the server forget
+    # So many messages are purged at once while a worker has them, which is what makes the server forget.
+    worker = arrivals[waits.id].pid
+    os.kill(worker, signal.SIGSTOP)
+    await within(standing_still(worker), "the worker's standstill")
+    await doomed.interrupt()
+    os.kill(worker, signal.SIGCONT)
     await system.audit(doomed)
     arrivals[other.id].answer()
     await system.audit(other)

@@ -67,6 +67,8 @@ def judge(record: Record, upto: Recounted, now: Recounted, queued: int | None) -
     for topic in sorted({*counted["topics"], *recorded["topics"]}):
         pair = [side["topics"].get(topic, _fields(TaskCounts())) for side in (counted, recorded)]
         differences += _differences(f" of {topic}", *pair)
+    if record.state == "final" and upto.root != record.root:
+        differences.append(f"the root: counted {upto.root or 'open'}, recorded {record.root}")
     lacks = False
     if queued is None:
         pass
