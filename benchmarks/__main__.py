@@ -9,12 +9,14 @@ import argparse
 import asyncio
 import sys
 
-from benchmarks import dashboard, fanout, interrupt, runs, scale, start, tasks
+from benchmarks import dashboard, fanout, interrupt, pressure, runs, scale, start, tasks
 from benchmarks.figures import Figure, Table, machine, rows
 from benchmarks.measuring import Benchmark
 from benchmarks.stage import server_version
 
-ALL = [each for module in (tasks, fanout, start, interrupt, runs, scale, dashboard) for each in module.BENCHMARKS]
+ALL = [
+    each for module in (tasks, fanout, start, interrupt, runs, scale, pressure, dashboard) for each in module.BENCHMARKS
+]
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {names}; or how these begin")
     parser.add_argument("--repeat", type=int, metavar="N", help="how often each; the table has the medians")
     parser.add_argument("--short", action="store_true", help="less of everything, once: to see whether it works")
-    parser.add_argument("--long", action="store_true", help="also what takes minutes: a million tasks")
+    parser.add_argument("--long", action="store_true", help="also what takes minutes, or an hour: a million tasks")
     return parser.parse_args()
 
 

@@ -25,6 +25,7 @@ class Item(msgspec.Struct, frozen=True):
 
 SPREAD = Topic("spread", Spread)
 NOTHING = Topic("nothing", Item)
+PAUSE = Topic("pause", Item)
 NOTED = Topic("noted", Item)
 HOLD = Topic("hold", Item)
 UNSERVED = Topic("unserved", Item)
@@ -42,6 +43,12 @@ async def spread(message: Spread, ctx: Context[None]) -> None:
 @app.processor(NOTHING)
 async def nothing(_: Item) -> None:
     """Do nothing."""
+
+
+@app.processor(PAUSE)
+async def pause(_: Item) -> None:
+    """Take a while."""
+    await asyncio.sleep(0.02)
 
 
 @app.processor(NOTED)

@@ -32,9 +32,10 @@ class Stage:
     bookkeeper: int
     """The process id of the pool that stays."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        self.url = url
-        self.settings = Settings()
+    def __init__(self, folder: Path, server: EmbeddedServer, settings: Settings) -> None:
+        self.url = server.url
+        self.server = server.pid
+        self.settings = settings
         self.moments = Moments(folder / "moments")
         self._log = folder / "pools.log"
         self._environment = {**os.environ, VARIABLE: str(folder / "moments")}
@@ -80,13 +81,13 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(*topics: Topic[Any], slots: int = 100) -> AsyncIterator[Stage]:
+async def stage(*topics: Topic[Any], slots: int = 100, settings: Settings | None = None) -> AsyncIterator[Stage]:
     """A stage with a pool of one worker that serves these topics, and keeps the books; nothing is left afterwards."""
     with tempfile.TemporaryDirectory(prefix="corral-benchmark-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         server = await asyncio.to_thread(EmbeddedServer.start, folder)
         try:
-            here = Stage(folder, server.url)
+            here = Stage(folder, server, settings or Settings())
             # The pool before the client: who makes the streams need not listen for workers that are older than they.
             async with (
                 here.pool(*topics, slots=slots) as here.bookkeeper,
