@@ -7,33 +7,26 @@ async with Client() as client:
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import os
 import socket
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
-from corral.bitmap import EMPTY, Bitmap
 from corral.credentials import Login
-from corral.errors import CorralError, EventsExpired, PermissionDenied
-from corral.events import AnyEvent, Failed, Receipt, Reopened, RunEnded, decode_event
+from corral.errors import CorralError, PermissionDenied
+from corral.eventlog import EventLog, StoredEvent, marked_batches
+from corral.events import Receipt
 from corral.gate import Gated
-from corral.history import Tasks
-from corral.jetstream.connection import Connection, Message
-from corral.jetstream.reader import Behind, Reader, Since, Stored
+from corral.jetstream.connection import Connection
 from corral.jetstream.streams import ensure
-from corral.jetstream.topology import consumers, purge, queue_counts, subject_events
-from corral.messages import task_text
+from corral.jetstream.topology import purge, queue_counts
 from corral.operations import Operations, Run
-from corral.parts import Parts, named
 from corral.processor import Processor, Topic
-from corral.questions import ROLL_CALL
+from corral.rollcall import listen, roll_call, topic_statuses
 from corral.runs import (
     Beat,
     Record,
@@ -41,9 +34,7 @@ from corral.runs import (
     TaskError,
     TopicStatus,
     WorkerStatus,
-    decode_beat,
     decode_record,
-    moment,
     status_of,
     worker_status,
 )
@@ -52,21 +43,6 @@ from corral.settings import Settings
 from corral.starter import OnDuplicate
 
 M = TypeVar("M")
-
-FAILED = str(Failed.__struct_config__.tag)
-REOPENED = str(Reopened.__struct_config__.tag)
-QUIET = 0.25
-"""Seconds without a new answer after which a roll call of the workers is complete."""
-
-
-class StoredEvent(NamedTuple):
-    """An event, and where and when it was stored."""
-
-    run_id: str
-    seq: int
-    at: float
-    """Seconds since the epoch."""
-    event: AnyEvent
 
 
 class Client:
@@ -148,8 +124,7 @@ class Client:
             BadName, BadMessage: what cannot be sent; nothing was stored.
             StorageFull: no room; nothing was stored.
             Unconfirmed: no answer within `settings.publish_timeout` seconds. The run may or may not exist; calling
-            again
-                with the same `id` is safe.
+                again with the same `id` is safe.
         """
         return await self.operations.start(target, message, unique=unique, on_duplicate=on_duplicate, id=id)
 
@@ -210,33 +185,15 @@ class Client:
         """What the interrupt of an ended run did; None if it was not interrupted."""
         return (await self.operations.record(run_id)).receipt
 
-    async def errors(self, run_id: str) -> AsyncIterator[TaskError]:
+    def errors(self, run_id: str) -> AsyncIterator[TaskError]:
         """Why tasks of the run ended as error, oldest first; without those that a retry has brought back.
 
         Raises:
             EventsExpired: the run's events are gone.
         """
-        record = await self.operations.record(run_id)
-        names, stream = self.operations.names, self.operations.names.events_stream
-        reopenings = await subject_events(self.connection, stream, names.event(run_id, REOPENED))
-        back = _brought_back(found.event for found in self._decode(reopenings))
-        seen: dict[int, Tasks] = {}
-        reader = self._event_reader(names.event(run_id, FAILED), 1)
-        try:
-            async with aclosing(reader.to_end()) as batches:
-                async for batch in batches:
-                    for found in self._decode(batch):
-                        failed = found.event
-                        if not isinstance(failed, Failed) or _is_back(failed, back):
-                            continue
-                        if seen.setdefault(failed.round, Tasks()).add(failed.task):
-                            yield task_error(failed, found.at)
-        finally:
-            await reader.close()
-        if record.counts.error and not seen:
-            raise EventsExpired(run_id)
+        return EventLog(self.operations).errors(run_id)
 
-    async def events(self, run_id: str, *, follow: bool = False) -> AsyncIterator[StoredEvent]:
+    def events(self, run_id: str, *, follow: bool = False) -> AsyncIterator[StoredEvent]:
         """The run's events as they were stored; with `follow` also those to come, until the run has ended.
 
         The end of a round is not the run's if a retry has begun another one meanwhile. Of a run that has ended, all
@@ -246,77 +203,16 @@ class Client:
             RunNotFound: there is no such run.
             EventsExpired: the run had events, and they are gone; with `follow` also if its end is among them.
         """
-        record = await self.operations.record(run_id, leader=follow)
-        if follow and record.live:
-            async for stored in self._events_to_come(run_id):
-                yield stored
-            return
-        found = ended = False
-        reader = self._event_reader(self.operations.names.run_events(run_id), 1)
-        try:
-            for stored in self._decode(await reader.read_all()):
-                found, ended = True, ended or _ends(stored.event, record.round)
-                yield stored
-        finally:
-            await reader.close()
-        if (record.seq and not found) or (follow and not ended):
-            raise EventsExpired(run_id)
-
-    async def _events_to_come(self, run_id: str) -> AsyncIterator[StoredEvent]:
-        """All events of a live run, the last one the `RunEnded` after which its record became final."""
-        reader = self._event_reader(self.operations.names.run_events(run_id), 1)
-        try:
-            async for batch in reader:
-                for stored in self._decode(batch):
-                    yield stored
-                    if isinstance(stored.event, RunEnded) and await self._over(run_id, stored.event.round):
-                        return
-        finally:
-            await reader.close()
-
-    async def _over(self, run_id: str, round: int) -> bool:
-        """Whether the run is over with the end of this round, once that is known."""
-        async with aclosing(self.operations.watch_record(run_id)) as records:
-            async for record in records:
-                # A retry that is refused its unique key leaves the run as it had ended.
-                if record.round > round and record.state != "reopening":
-                    return False
-        return True
+        return EventLog(self.operations).events(run_id, follow=follow)
 
     async def topics(self) -> list[TopicStatus]:
         """Every topic that has messages or workers."""
-        connection, names = self.connection, self.operations.names
-        waiting: dict[str, int] = {}
-        for (_, topic), count in (await queue_counts(connection, names)).items():
-            waiting[topic] = waiting.get(topic, 0) + count
-        served: dict[str, int] = {}
-        running: dict[str, int] = {}
-        roots = {record.id: record.topic for record in await self.operations.all_records() if record.live}
-        for beat, _ in await self._roll_call():
-            for topic in beat.topics:
-                served[topic] = served.get(topic, 0) + 1
-            for topics in beat.running.values():
-                for topic, count in topics.items():
-                    running[topic] = running.get(topic, 0) + count
-            for run_id in beat.roots:
-                if run_id in roots:
-                    running[roots[run_id]] = running.get(roots[run_id], 0) + 1
-        known = {*waiting, *served, *await consumers(connection, names)}
-        return [
-            TopicStatus(
-                topic=topic,
-                pending=max(0, waiting.get(topic, 0) - running.get(topic, 0)),
-                running=running.get(topic, 0),
-                workers=served.get(topic, 0),
-            )
-            for topic in sorted(known)
-        ]
+        return await topic_statuses(self.operations)
 
     async def workers(self) -> list[WorkerStatus]:
         """The living workers: all are asked to say so, and have a second."""
-        return [
-            worker_status(beat, at) for beat, at in sorted(await self._roll_call(), key=lambda pair: pair[0].started_at)
-        ]
+        heard = await roll_call(self.operations)
+        return [worker_status(beat, at) for beat, at in sorted(heard, key=lambda pair: pair[0].started_at)]
 
     # --- act ---------------------------------------------------------------------------------------
 
@@ -344,7 +240,7 @@ class Client:
         names = self.operations.names
         reader = self.operations.records.watch("run.>")
         try:
-            async for batch in _batches(reader):
+            async for batch in marked_batches(reader):
                 out: list[tuple[str, Record | None]] = []
                 for stored in batch:
                     run_id = names.key_of(stored.subject).partition(".")[2]
@@ -358,7 +254,7 @@ class Client:
         finally:
             await reader.close()
 
-    async def read_events(
+    def read_events(
         self,
         *,
         since: float | None = None,
@@ -371,138 +267,11 @@ class Client:
         that event turns out to be lost. Without either from the first one on. An empty batch says that all that was
         stored before has been handed out.
         """
-        names = self.operations.names
-        wanted = names.all_events if run_id is None else names.run_events(run_id)
-        start = Behind(*behind) if behind is not None else 1 if since is None else Since(since)
-        reader = self._event_reader(wanted, start)
-        try:
-            async for batch in _batches(reader):
-                yield self._decode(batch)
-        finally:
-            await reader.close()
+        return EventLog(self.operations).read(since=since, behind=behind, run_id=run_id)
 
     async def on_beat(self, callback: Callable[[Beat, float], None]) -> Callable[[], Any]:
         """Call back with every heartbeat and the time it was heard; returns an async function that ends this."""
-        names = self.operations.names
-
-        def heard(message: Message) -> None:
-            try:
-                beat = decode_beat(message.data)
-            except msgspec.DecodeError:
-                return  # not one of ours
-            if message.subject == names.beat(beat.id):  # else it is in another's name
-                callback(beat, time.time())
-
-        subscription = await self.connection.subscribe(names.all_beats, heard)
-        await self.connection.publish(names.control(ROLL_CALL))
-        return subscription.close
-
-    # --- how ---------------------------------------------------------------------------------------
-
-    async def _roll_call(self) -> list[tuple[Beat, float]]:
-        """Ask every worker to beat at once; the answers, when no more come."""
-        heard: dict[str, tuple[Beat, float]] = {}
-        news = asyncio.Event()
-
-        def on_beat(beat: Beat, at: float) -> None:
-            if not beat.leaving:
-                heard[beat.id] = (beat, at)
-            news.set()
-
-        close = await self.on_beat(on_beat)
-        try:
-            async with asyncio.timeout(self.settings.beat + QUIET):
-                await news.wait()
-                while True:
-                    news.clear()
-                    async with asyncio.timeout(QUIET):
-                        await news.wait()
-        except TimeoutError:
-            pass
-        finally:
-            await close()
-        return list(heard.values())
-
-    def _event_reader(self, subject: str, start: int | Since | Behind) -> Reader:
-        return Reader(self.connection, self.operations.names.events_stream, [subject], start=start)
-
-    def _decode(self, batch: list[Any]) -> list[StoredEvent]:
-        names = self.operations.names
-        out = []
-        for stored in batch:
-            try:
-                out.append(
-                    StoredEvent(
-                        names.run_of_event(stored.subject),
-                        stored.sequence,
-                        stored.time,
-                        decode_event(stored.data, stored.subject),
-                    )
-                )
-            except msgspec.DecodeError:
-                continue  # of a newer version, or not one of ours
-        return out
-
-
-def _ends(event: AnyEvent, round: int) -> bool:
-    return isinstance(event, RunEnded) and event.round == round
-
-
-_Back = dict[int, dict[int, Bitmap]]
-"""Round -> batch -> the ordinals that the retry has brought back."""
-
-
-def _brought_back(stored: Iterable[AnyEvent]) -> _Back:
-    """What the retries of a run have brought back, as far as they were said in full."""
-    back: _Back = {}
-    said: dict[int, Parts] = {}
-    for event in stored:
-        if isinstance(event, Reopened) and (parts := said.setdefault(event.round, Parts()).add(event)):
-            into = back.setdefault(event.round, {})
-            for batch, bits in (each for part in parts for each in named(part)):
-                into[batch] = into.get(batch, EMPTY).plus(bits)
-    return back
-
-
-def _is_back(failed: Failed, back: _Back) -> bool:
-    """Whether a later retry has brought the task back."""
-    batch, ordinal = failed.task
-    return any(round > failed.round and ordinal in batches.get(batch, EMPTY) for round, batches in back.items())
-
-
-def task_error(failed: Failed, at: float) -> TaskError:
-    """The stored failure as users see it."""
-    return TaskError(
-        task=task_text(failed.task),
-        topic=failed.topic,
-        type=failed.error,
-        message=failed.message,
-        traceback=failed.traceback,
-        attempt=failed.attempt,
-        at=moment(at),
-        worker=failed.worker,
-        body=failed.body,
-        fingerprint=failed.fingerprint,
-    )
-
-
-async def _batches(reader: Reader) -> AsyncIterator[list[Stored]]:
-    """The reader's batches, and one empty batch when all that was there at the start has been handed out."""
-    coming = asyncio.ensure_future(anext(reader))
-    caught_up = asyncio.ensure_future(reader.caught_up.wait())
-    try:
-        while not caught_up.done():
-            await asyncio.wait({coming, caught_up}, return_when=asyncio.FIRST_COMPLETED)
-            if coming.done():
-                yield coming.result()
-                coming = asyncio.ensure_future(anext(reader))
-        yield []
-        while True:
-            yield await coming
-            coming = asyncio.ensure_future(anext(reader))
-    finally:
-        coming.cancel()
-        caught_up.cancel()
+        return await listen(self.operations, callback)
 
 
 async def _operations(connection: Connection, settings: Settings) -> Operations:
