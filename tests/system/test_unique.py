@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import msgspec
 import pytest
@@ -45,6 +46,14 @@ async def test_a_key_is_free_again_as_soon_as_its_run_has_ended(system: System) 
         assert (await system.audit(run)).status.status == "success"
         assert await client.holder("Product/7") is None
     assert system.truth()["reindex Product 7"] == 5
+
+
+@pytest.mark.parametrize("policy", ["queue", "joni"])
+async def test_an_unknown_policy_is_refused_before_anything_is_stored(system: System, policy: Any) -> None:
+    client = await system.client()
+    with pytest.raises(ValueError, match="reject, join or replace"):
+        await client.start(reindex, SEVEN, on_duplicate=policy)
+    assert await client.runs() == []
 
 
 async def test_other_keys_are_not_held(system: System) -> None:

@@ -247,3 +247,12 @@ def test_a_message_without_the_field_has_no_key_and_says_so() -> None:
         process.key({})
     with pytest.raises(BadName):
         process.key({"a": "x" * 2000})
+
+
+def test_a_function_that_makes_no_text_is_told_so() -> None:
+    @App().processor("order", unique=lambda message: message["id"])
+    async def process(message: dict[str, int]) -> None: ...
+
+    with pytest.raises(BadName) as caught:
+        process.key({"id": 7})
+    assert str(caught.value) == "'7' is not a unique key: text, and this is of type int"

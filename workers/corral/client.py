@@ -123,6 +123,7 @@ class Client:
             RunExists: the `id` was used with another message.
             BadName, BadMessage: what cannot be sent; nothing was stored.
             StorageFull: no room; nothing was stored.
+            ValueError: `on_duplicate` is none of these three.
             Unconfirmed: no answer within `settings.publish_timeout` seconds. The run may or may not exist; calling
                 again with the same `id` is safe.
         """

@@ -24,7 +24,7 @@ from corral.processor import Processor, Topic, target_name
 from corral.roles import START, STATUS
 from corral.runs import Record, decode_record, encode
 from corral.settings import Settings
-from corral.starter import OnDuplicate
+from corral.starter import OnDuplicate, check_on_duplicate
 from corral.subjects import check_topic
 
 log = logging.getLogger(__name__)
@@ -207,6 +207,7 @@ class Gated(Operations):
         id: str | None = None,
     ) -> Run:
         """See `Client.start_raw`."""
+        check_on_duplicate(on_duplicate)
         if on_duplicate == "replace":
             raise PermissionDenied("interrupt the run that holds the key, as on_duplicate='replace' would", "")
         asked = _Start(topic, msgspec.Raw(body), unique, on_duplicate, id)

@@ -10,6 +10,7 @@ async def reindex(message: Reindex, ctx: Context) -> None: ...
 from __future__ import annotations
 
 import inspect
+import math
 import typing
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -180,7 +181,8 @@ class App(Generic[S]):
 
         def register(function: Callable[P, R]) -> Processor[Any, P, R]:
             resolved = topic if isinstance(topic, Topic) else Topic(topic, _message_type(function, topic))
-            _check(function, resolved, unique, attempts=attempts, timeout=timeout, concurrency=concurrency)
+            _check(function, resolved, unique)
+            _check_numbers(resolved, attempts=attempts, backoff=backoff, timeout=timeout, concurrency=concurrency)
             processor: Processor[Any, P, R] = Processor(
                 function,
                 resolved,
@@ -222,36 +224,37 @@ def target_name(target: Topic[Any] | Processor[Any, ..., Any] | str) -> str:
             return target.name
         case Processor():
             return target.topic.name
-        case _:
+        case str():
             return check_topic(target)
+        case _:
+            raise TypeError(f"{target!r} is no topic: a Topic, a processor of an app, or the name of a topic")
 
 
 # --- checks at import -------------------------------------------------------------------------------
 
 
-def _check(
-    function: Callable[..., Any],
-    topic: Topic[Any],
-    unique: Key | None,
-    *,
-    attempts: int,
-    timeout: float | None,
-    concurrency: int | None,
-) -> None:
+def _check(function: Callable[..., Any], topic: Topic[Any], unique: Key | None) -> None:
     where = f"processor of {topic.name!r}"
     if not 1 <= len(_positional(function)) <= 2:
         raise BadApp(f"{where}: it takes the message, and a context if it wants one")
-    if attempts < 1:
-        raise BadApp(f"{where}: attempts is at least 1, not {attempts}")
-    if timeout is not None and timeout <= 0:
-        raise BadApp(f"{where}: timeout is more than 0 seconds, not {timeout}")
-    if concurrency is not None and concurrency < 1:
-        raise BadApp(f"{where}: concurrency is at least 1, not {concurrency}")
     if isinstance(unique, str):
         try:
             check_template(unique, topic.type)
         except ValueError as error:
             raise BadApp(f"{where}: unique={unique!r}: {error}") from None
+
+
+def _check_numbers(
+    topic: Topic[Any], *, attempts: int, backoff: Backoff, timeout: float | None, concurrency: int | None
+) -> None:
+    where = f"processor of {topic.name!r}"
+    for name, count in (("attempts", attempts), ("concurrency", concurrency)):
+        if count is not None and not count >= 1:
+            raise BadApp(f"{where}: {name} is at least 1, not {count}")
+    if timeout is not None and not timeout > 0:
+        raise BadApp(f"{where}: timeout is more than 0 seconds, not {timeout}")
+    if not callable(backoff) and not 0 <= backoff < math.inf:
+        raise BadApp(f"{where}: backoff is a number of seconds that is not negative, not {backoff}")
 
 
 def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -33,6 +33,7 @@ from corral.system import new_run_id, short_id
 log = logging.getLogger(__name__)
 
 OnDuplicate = Literal["reject", "join", "replace"]
+"""What to do while another run holds the key. `queue` is reserved."""
 ABORTED_TTL = 3600.0
 """Seconds for which the record of a refused start is kept."""
 TRIES = 50
@@ -102,6 +103,7 @@ class Starter:
         id: str | None,
         replace: Callable[[str], Awaitable[object]] | None,
     ) -> str:
+        check_on_duplicate(on_duplicate)
         if ask:
             unique = await self._published_key(topic, body)
         key = check_key(unique) if unique is not None else None
@@ -271,6 +273,13 @@ class Starter:
             await self._records.delete(entry.key, entry.revision)
         except Conflict:
             log.info("the key was taken over already", extra={"run": record.id})
+
+
+def check_on_duplicate(policy: OnDuplicate) -> None:
+    """ValueError if it is none: one that is misspelt is not to be taken for `reject`."""
+    known = get_args(OnDuplicate)
+    if policy not in known:
+        raise ValueError(f"on_duplicate is {', '.join(known[:-1])} or {known[-1]}, not {policy!r}")
 
 
 def _declared_key(processor: Processor[Any, ..., Any], body: bytes) -> str | None:

@@ -71,10 +71,12 @@ def check_namespace(namespace: str) -> str:
 
 
 def check_key(key: str) -> str:
-    """`key` itself; BadName if it is empty, too long or not encodable."""
+    """`key` itself; BadName if it is no text, empty, too long or not encodable."""
+    if not isinstance(key, str):  # a function of the user's makes it
+        raise BadName("unique key", repr(key), f"text, and this is of type {type(key).__name__}")
     try:
         size = len(key.encode())
-    except (UnicodeEncodeError, AttributeError):
+    except UnicodeEncodeError:
         raise BadName("unique key", key, "text that can be encoded as UTF-8") from None
     if not 0 < size <= KEY_LIMIT:
         raise BadName("unique key", key, f"1 to {KEY_LIMIT:,} bytes of text")
