@@ -13,25 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
-from corral.errors import CorralError, Interrupted, PermissionDenied, Superseded, TooLarge, WrongLastSequence
-from corral.events import MOST, AnyEvent, Opened, Sent, SentList, encode_event, layout
+from corral.dispatch_log import DispatchLog, ReadLog, Storage
+from corral.errors import Interrupted
+from corral.events import MOST, Opened, Sent, SentList, layout
 from corral.messages import TaskId, encode_task
 from corral.resume import Before, Digest, Message, Resume
 from corral.settings import Settings
 from corral.subjects import Names
 
-logger = logging.getLogger(__name__)
-
-PAUSE = 1.0
-"""Seconds between two tries to store what was refused or not confirmed."""
-
-
 BATCH = MOST // 2
 """Messages after which a fan-out goes on in another batch: so many that those who send meanwhile stay below `MOST`."""
+
+
+class Sender(Storage, Protocol):
+    """Where a fan-out stores what it sends: the JetStream publisher."""
+
+    def window(self, on_full: Callable[[str], None] | None = None) -> Window:
+        """A new window; `on_full` is called when it finds that there is no room."""
+        ...
 
 
 class Window(Protocol):
@@ -52,26 +54,6 @@ class Window(Protocol):
     @property
     def full(self) -> bool:
         """Whether messages wait for room."""
-        ...
-
-
-class Sender(Protocol):
-    """Where a fan-out stores what it sends: the JetStream publisher."""
-
-    async def store(self, subject: str, payload: bytes, *, expect: int | None = None) -> int:
-        """Store a message behind the expected one; its sequence."""
-        ...
-
-    def window(self, on_full: Callable[[str], None] | None = None) -> Window:
-        """A new window; `on_full` is called when it finds that there is no room."""
-        ...
-
-
-class ReadLog(Protocol):
-    """Reads a dispatcher's log."""
-
-    async def __call__(self, subject: str) -> list[tuple[int, AnyEvent]]:
-        """Its events with their sequences, oldest first."""
         ...
 
 
@@ -121,15 +103,13 @@ class FanOut:
         self._keep: SentList = []
         self._names = names
         self._sender = sender
-        self._read_log = read_log
         self._nonce = nonce
         self._settings = settings
         self._on_waiting = on_waiting
         self._waiting = False
         self._lacking = False
         self._given_up: Literal["stop", "hand back"] | None = None
-        self._log = names.dispatch_log(run_id, *task)
-        self._last = 0
+        self._log = DispatchLog(names.dispatch_log(run_id, *task), run_id, sender, read_log)
         self._batch = 0
         self._count = 0
         self._lock = asyncio.Lock()
@@ -223,20 +203,8 @@ class FanOut:
         )
 
     async def _begin_to_resume(self) -> None:
-        log = await self._surely_read_log()
-        self._last = log[-1][0] if log else 0
-        self._resume = Resume(log, self._round, self._before)
+        self._resume = Resume(await self._log.read(), self._round, self._before)
         self._resumed = False
-
-    async def _surely_read_log(self) -> list[tuple[int, AnyEvent]]:
-        while True:
-            try:
-                return await self._read_log(self._log)
-            except PermissionDenied:
-                raise
-            except CorralError as error:
-                logger.warning("a fan-out's log is not read yet", extra={"run": self._run_id, "error": str(error)})
-                await asyncio.sleep(PAUSE)
 
     async def _go_on(self, resume: Resume, messages: list[Message]) -> None:
         """Send what the comparison lets through: first what was held back."""
@@ -259,7 +227,7 @@ class FanOut:
 
     async def _open(self) -> None:
         opened = Opened(parent=self._task, round=self._round, nonce=self._nonce(), keep=self._keep)
-        self._batch = await self._append(opened)
+        self._batch = await self._log.append(opened)
         self._confirming = asyncio.create_task(self._confirm(), name=f"confirm {self._run_id} {self._task}")
 
     def _make_window(self) -> Window:
@@ -349,7 +317,7 @@ class FanOut:
             digest=taken.digest.text(),
             nonce=self._nonce(),
         )
-        await self._append(sent)
+        await self._log.append(sent)
         return True
 
     async def _change_batch(self) -> bool:
@@ -360,31 +328,6 @@ class FanOut:
                 return False
             keep = self.sent
             opened = Opened(parent=self._task, round=self._round, nonce=self._nonce(), keep=keep)
-            self._batch = await self._append(opened)
+            self._batch = await self._log.append(opened)
             self._keep, self._count, self._first = keep, 0, 0
         return True
-
-    async def _append(self, event: Opened | Sent) -> int:
-        data = encode_event(event)
-        while True:
-            try:
-                self._last = await self._sender.store(self._log, data, expect=self._last)
-            except WrongLastSequence:
-                # Perhaps by our own first try, the answer to which was lost.
-                log = await self._surely_read_log()
-                if not log or log[-1][0] <= self._last or _nonce_of(log[-1][1]) != event.nonce:
-                    raise Superseded from None
-                self._last = log[-1][0]
-            except (TooLarge, PermissionDenied):
-                raise
-            except CorralError as error:
-                logger.warning(
-                    "an event of a fan-out is not stored yet", extra={"run": self._run_id, "error": str(error)}
-                )
-                await asyncio.sleep(PAUSE)
-                continue
-            return self._last
-
-
-def _nonce_of(event: AnyEvent) -> str:
-    return event.nonce if isinstance(event, Opened | Sent) else ""
