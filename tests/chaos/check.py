@@ -148,8 +148,9 @@ def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth:
     wanted = {work.name: work for work in msgspec.json.decode(record.body, type=Work).family()}
     names: Counter[str] = Counter()
     gaps = False
-    for task, _ in history.counted_tasks():
-        outcome = history.outcomes[task[0]].get(task[1])
+    for task in [(id, ordinal) for id, *span, _ in history.counted() for ordinal in range(*span)]:
+        batch = history.batches[task[0]]
+        outcome = batch.outcomes.get(task[1])
         begun = executed.get(task_text(task), [])
         ends = [end.how for one in begun if (end := truth.end(one)) is not None]
         gaps |= outcome in ("interrupted", "killed", "removed") or failed.get(task) in _TOLD_BY_OTHERS
@@ -168,11 +169,11 @@ def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth:
             work = wanted.get(begun[0].name, Work(begun[0].name))  # a whim of something fickle is in no plan
             expected = _expected(work, healed=record.round > 0)
             wrong.check(expected in (None, outcome), f"{work.name} ({work.how} {work.times}) ended as {outcome}")
-        rounds = history.brought_back.get(task, 0)
+        rounds = batch.brought_back.get(task[1]) or 0
         attempts = bool(begun) and begun[0].name in wanted and wanted[begun[0].name].how == "fail"
         again = sum(_needs_another(truth.end(one), attempts=attempts) for one in begun[:-1])
         # A dispatcher that brings tasks back, and runs more than once for that, brings what is open back each time.
-        sender = len(executed.get(task_text(history.senders[task[0]]), []))
+        sender = len(executed.get(task_text(batch.sender), []))
         findings.executions += len(begun)
         if (extra := len(begun) - 1 - again - rounds) > 0:
             findings.extra += extra

@@ -12,7 +12,8 @@ import pytest
 
 from corral import Client, checkpoints
 from corral.book import Book
-from corral.checkpoints import Anchor, Checkpoints, Loaded
+from corral.checkpoint_reading import Anchor, Loaded, read_checkpoint
+from corral.checkpoints import Checkpoints
 from corral.events import AnyEvent, Ended, Ends, Opened, Sent, encode_event, kind
 from corral.jetstream.direct import at
 from corral.jetstream.records import Records
@@ -213,6 +214,11 @@ class Bookcase:
         """What a new bookkeeper finds."""
         return await self.keeper().load({"r": self.record})
 
+    async def watch(self) -> Loaded:
+        """What somebody finds who only watches."""
+        entries = await self.records.entries(LEDGER_KEYS)
+        return await read_checkpoint(self._client.connection, self.names, entries, {"r": self.record})
+
     async def keys(self) -> set[str]:
         """What is stored."""
         return {entry.key for entry in await self.records.entries(LEDGER_KEYS)}
@@ -249,6 +255,7 @@ async def test_an_anchor_without_the_ledgers_before_it_is_not_believed(bookcase:
     loaded = await bookcase.load()
     assert (loaded.anchor, loaded.doubtful, loaded.ledgers) == (late, {"r"}, {})
     assert await bookcase.keys() == {LEDGER_ANCHOR_KEY}
+    assert await bookcase.watch() == loaded
     assert (await bookcase.load()).doubtful == {"r"}
 
 

@@ -11,12 +11,11 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from corral.checkpoint_reading import read_checkpoint
-from corral.checkpoints import Anchor
+from corral.checkpoint_reading import Loaded, read_checkpoint
 from corral.client import Client
 from corral.errors import NoServer
 from corral.messages import parse_task
-from corral.subjects import LEDGER_ANCHOR_KEY, Names
+from corral.subjects import LEDGER_ANCHOR_KEY, LEDGER_KEYS, Names
 from corral_tui import feed
 from corral_tui.app import Dashboard
 from corral_tui.feed import Feed
@@ -90,8 +89,7 @@ async def test_a_live_run_is_counted_exactly_and_its_record_proven_at_the_end(sy
         )
         assert (live.status, live.counts.total, live.counts.error, live.counts.pending) == ("running", 300, 5, 0)
         assert set(live.topics) == {"left", "right"}
-        with watch.feed.lock:
-            assert watch.feed.state.truth(watch.feed._clock()).workers == 2
+        await watch.until(lambda state: state.truth(watch.feed._clock()).workers == 2, "the beats of both workers")
         watch.feed.look_at(run.id)
         held.answer()
         ended = await watch.run(run.id, lambda view: view.ended and not view.folded, "the end of the run")
@@ -141,12 +139,17 @@ async def test_a_checkpoint_that_cannot_be_trusted_is_not_used(system: System) -
     status = await system.reached(run, lambda status: status.success == 30, "the ends of what it has sent")
     await anchored(client, status.seq)
     record = await client.operations.record(run.id)
-    found = await read_checkpoint(client, {run.id: record})
-    assert found is not None
-    assert found.ledgers[run.id].counts()[0].success == 30
-    for value in (b"{", msgspec.json.encode(Anchor(found.sequence, found.time, "of another event"))):
+
+    async def found() -> Loaded:
+        entries = await client.operations.records.entries(LEDGER_KEYS)
+        return await read_checkpoint(client.connection, client.operations.names, entries, {run.id: record})
+
+    loaded = await found()
+    assert loaded.anchor is not None
+    assert loaded.ledgers[run.id].counts()[0].success == 30
+    for value in (b"{", msgspec.json.encode(msgspec.structs.replace(loaded.anchor, digest="of another event"))):
         await forge(client, LEDGER_ANCHOR_KEY, value)
-        assert await read_checkpoint(client, {run.id: record}) is None
+        assert (await found()).anchor is None
         async with watched(system.url, system.settings.namespace) as watch:
             live = await watch.run(run.id, lambda view: view.folded, "the run, counted from its events")
             assert live.counts.success == 30

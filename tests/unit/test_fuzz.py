@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral import book as book_module
-from corral import checkpoints, gate, keys, questions
+from corral import checkpoint_reading, gate, keys, questions
 from corral.answering import answer_to
 from corral.book import Book
-from corral.checkpoints import Anchor
+from corral.checkpoint_reading import Anchor
 from corral.decoding import DEEPEST, too_deep
 from corral.errors import BadMessage, CorralError, Unreadable
 from corral.events import AnyEvent, Interrupted, decode_event, encode_event
@@ -32,6 +32,7 @@ from corral.keys import KeyField, TopicRecord, encode_topic
 from corral.ledger import Ledger
 from corral.messages import check_body, check_json, decode_task, encode_body, encode_task
 from corral.questions import Answer, Question, decode_questions
+from corral.recount import recount
 from corral.runs import (
     Beat,
     Marker,
@@ -275,6 +276,7 @@ def fold(events: list[tuple[int, AnyEvent]]) -> None:
     assert again.counts({"a": 7, "x": 1}, root_running=True) == (counts, topics)
     record = counted(RECORD, ledger, {}, root_running=False)
     assert decode_record(encode(record)) == record
+    assert recount("root", events).finished == ledger.finished
 
 
 def test_events_with_something_wrong_in_them_are_left_out_or_folded() -> None:
@@ -304,13 +306,19 @@ def test_the_most_that_an_event_can_say_costs_little_memory() -> None:
         b'{"type":"reopened","round":1,"tasks":[["a",1,[[0,%d]]]]}' % most,
     ]
     ledger = Ledger("root")
+    read = [(number, decode_event(data)) for number, data in enumerate(events, 1)]
     tracemalloc.start()
-    for number, data in enumerate(events, 1):
-        ledger.apply(decode_event(data), number)
+    for number, event in read:
+        ledger.apply(event, number)
     freeze(ledger)
     _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
     assert peak < 100 << 20
+    tracemalloc.reset_peak()
+    before, _ = tracemalloc.get_traced_memory()
+    assert recount("root", read).counts.pending == most
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - before < 1 << 20
 
 
 def test_runs_and_workers_that_are_made_up_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,14 +366,14 @@ def test_a_snapshot_with_something_wrong_in_it_is_a_ledger_or_a_value_error() ->
 
 
 def test_a_checkpoint_with_something_wrong_in_it_is_one_or_unreadable() -> None:
-    head = msgspec.msgpack.encode(checkpoints.Head(1, 0, 7, b"data", 2, "token"))
+    head = msgspec.msgpack.encode(checkpoint_reading.Head(1, 0, 7, b"data", 2, "token"))
     for data in [*mutants([head], EXAMPLES, SEED), *BOMBS.values(), b"\x91" * 100_000]:
         with contextlib.suppress(Unreadable):
-            checkpoints.decode_head(data)
+            checkpoint_reading.decode_head(data)
     anchor = msgspec.json.encode(Anchor(1, 2.0, "digest"))
     for data in [*mutants([anchor], EXAMPLES, SEED), *BOMBS.values()]:
         with contextlib.suppress(Unreadable):
-            checkpoints.decode_anchor(data)
+            checkpoint_reading.decode_anchor(data)
 
 
 # --- how deep a message may be -----------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corral import bitmap
+from corral import bitmap, stretches
 from corral.events import Interrupted, Opened, Sent
 from corral.ledger import Counts, Ledger
 from corral.messages import ROOT, TaskId
@@ -37,6 +37,7 @@ def small_pages() -> Iterator[None]:
     """Pages so small that the few ordinals of a test lie on several."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bitmap, "PAGE", 4)
+        patch.setattr(stretches, "PAGE", 4)
         yield
 
 

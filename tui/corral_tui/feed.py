@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from corral import __version__
-from corral.checkpoint_reading import Checkpoint, read_checkpoint
+from corral.checkpoint_reading import Anchor, read_checkpoint
 from corral.checkup import Known, examine
 from corral.client import Client
 from corral.doctor import diagnose
@@ -28,7 +28,7 @@ from corral.errors import CorralError
 from corral.events import Receipt
 from corral.messages import TaskId
 from corral.runs import Beat, Record
-from corral.subjects import LEADER_KEY
+from corral.subjects import LEADER_KEY, LEDGER_KEYS
 from corral_tui.diagnosis import Diagnosis
 from corral_tui.fold import Detail
 from corral_tui.reading import chunks, events_of, read_history, read_story
@@ -218,9 +218,9 @@ class Feed:
 
     async def _read_events(self, client: Client, records_read: asyncio.Event) -> None:
         await records_read.wait()
-        checkpoint = await self._resume(client)
-        if checkpoint is not None:
-            batches = client.read_events(behind=(checkpoint.sequence, checkpoint.time))
+        anchor = await self._resume(client)
+        if anchor is not None:
+            batches = client.read_events(behind=(anchor.sequence, anchor.time))
         else:
             batches = client.read_events(since=self.state.history_from)
         position = 0
@@ -242,18 +242,21 @@ class Feed:
                 self.changed()
                 await asyncio.sleep(0)
 
-    async def _resume(self, client: Client) -> Checkpoint | None:
+    async def _resume(self, client: Client) -> Anchor | None:
         """Take over what the bookkeeper has folded, so that only what was stored since has to be read."""
         with self.lock:
             live = {record.id: record for record in self.state.records.values() if record.live}
+        if not live:
+            return None
         try:
-            checkpoint = await read_checkpoint(client, live) if live else None
+            entries = await client.operations.records.entries(LEDGER_KEYS)
+            loaded = await read_checkpoint(client.connection, client.operations.names, entries, live)
         except CorralError:
             return None  # not ours to read: events say the same, if it takes longer
-        if checkpoint is not None:
+        if loaded.anchor is not None:
             with self.lock:
-                self.state.resume(checkpoint.ledgers, checkpoint.doubtful)
-        return checkpoint
+                self.state.resume(loaded.ledgers, loaded.doubtful)
+        return loaded.anchor
 
     async def _read_beats(self, client: Client) -> None:
         def heard(beat: Beat, at: float) -> None:

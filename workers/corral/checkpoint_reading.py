@@ -1,68 +1,137 @@
-"""The bookkeeper's checkpoint, for those who only watch: nothing is changed.
+"""Reading what a bookkeeper has folded, as it lies in the bucket. Nothing is changed.
 
-How its keys fit together stands at the top of `checkpoints`.
+    ledger.run.<run>           a live run's ledger as it was after the event of some sequence, or a list of its parts
+    ledger.part.<run>.<..>.<n> the parts of a ledger that does not fit in one value; always written before the above
+    ledger.anchor              one event: everything up to it is in the ledgers of the live runs; written last
+
+So each run's ledger is at least as new as the anchor, and one that is newer does no harm: a ledger passes over events
+that it has folded already. A live run without one had no event before the anchor. Both is checked here, since two
+bookkeepers may have written at once.
+
+A server that lost its tail in a power failure may have other events under the same sequences now. So the anchor names
+its event by sequence, time and digest, and if that is another one now, nothing here is believed. A ledger that is newer
+than the anchor is compared by its own last event.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Annotated, NamedTuple
 
 import msgspec
 
-from corral.checkpoints import Anchor, decode_anchor, decode_head
-from corral.client import Client
+from corral.decoding import decoder, packed_decoder
 from corral.jetstream import direct
+from corral.jetstream.connection import Connection
+from corral.jetstream.direct import Stored
 from corral.jetstream.records import Entry
 from corral.jetstream.topology import last_sequence
 from corral.ledger import Ledger
 from corral.runs import Record
 from corral.snapshot import thaw
-from corral.subjects import LEDGER_ANCHOR_KEY, LEDGER_KEYS, ledger_key, ledger_part_key
+from corral.subjects import LEDGER_ANCHOR_KEY, Names, ledger_key, ledger_part_key
 
 log = logging.getLogger(__name__)
 
+VERSION = 1
+_AT_ONCE = 200
+_SAME_TIME = 1e-5
+"""Seconds by which two readings of the same stored time may differ: a float of today's time is exact to a
+microsecond."""
 
-class Checkpoint(NamedTuple):
-    """What was folded up to an event; a live run that is neither here nor doubtful had no event before it."""
+
+class Anchor(msgspec.Struct, frozen=True):
+    """An event that was folded, and all before it."""
 
     sequence: int
-    """The event behind which to read on."""
     time: float
-    """When it was stored, in seconds since the epoch."""
+    digest: str
+    version: int = VERSION
+
+    @classmethod
+    def of(cls, stored: Stored) -> Anchor:
+        """The anchor at a stored event."""
+        return cls(stored.sequence, stored.time, _digest(stored))
+
+    def holds(self, stored: Stored) -> bool:
+        """Whether this is the event."""
+        return abs(stored.time - self.time) < _SAME_TIME and _digest(stored) == self.digest
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """What stands under `ledger.run.<run>`."""
+
+    version: int
+    round: int
+    """The round of the run's record at that time: what was left behind by an earlier round is of no use."""
+    sequence: int
+    data: bytes
+    parts: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    """If not 0, the data is in as many parts."""
+    token: str = ""
+    """A part of their keys."""
+
+    def part_keys(self, run_id: str) -> list[str]:
+        """The keys of the parts."""
+        return [ledger_part_key(run_id, self.token, number) for number in range(self.parts)]
+
+
+class Loaded(NamedTuple):
+    """What was found."""
+
+    anchor: Anchor | None
+    """Read on behind it; from the beginning without one."""
     ledgers: dict[str, Ledger]
-    doubtful: frozenset[str]
-    """Live runs whose ledger could not be read."""
+    """A live run that is neither here nor doubtful had no event before the anchor."""
+    doubtful: set[str]
+    """Runs whose ledger cannot be used: their history has to be read."""
 
 
-async def read_checkpoint(client: Client, live: Mapping[str, Record]) -> Checkpoint | None:
-    """The ledgers of the runs that are live, by their records; None if there is no checkpoint that can be trusted.
+decode_anchor: Callable[[bytes], Anchor] = decoder(Anchor, "an anchor")
+decode_head: Callable[[bytes], Head] = packed_decoder(Head, "a ledger")
+
+
+async def read_checkpoint(
+    connection: Connection, names: Names, entries: Iterable[Entry], live: Mapping[str, Record], *, leader: bool = False
+) -> Loaded:
+    """The ledgers of the runs that are live, by their records, from all `entries` under LEDGER_KEYS.
+
+    Without `leader` it is compared with a replica of the events, which may be behind: good enough to be shown.
 
     Raises:
-        CorralError: it cannot be read; PermissionDenied at once where this user may not.
+        CorralError: the events cannot be read; PermissionDenied at once where this user may not.
     """
-    operations = client.operations
-    entries = {entry.key: entry for entry in await operations.records.entries(LEDGER_KEYS)}
-    anchor = await _sure_anchor(client, entries.get(LEDGER_ANCHOR_KEY))
+    get = partial(direct.leader_get if leader else direct.get, connection, names.events_stream)
+    stored = {entry.key: entry for entry in entries}
+    anchor = await _sure_anchor(connection, names, get, stored.get(LEDGER_ANCHOR_KEY))
+    loaded = Loaded(anchor, {}, set())
     if anchor is None:
-        return None
-    ledgers: dict[str, Ledger] = {}
-    doubtful: set[str] = set()
+        return loaded
     for run_id, record in live.items():
-        head = entries.get(ledger_key(run_id))
-        if head is None:
-            continue
-        try:
-            ledgers[run_id] = _ledger(record, head, entries)
-        except (ValueError, KeyError) as error:
-            # It was written anew meanwhile, or is of a round that is over.
-            log.debug("a ledger is not used", extra={"run": run_id, "error": str(error)})
-            doubtful.add(run_id)
-    return Checkpoint(anchor.sequence, anchor.time, ledgers, frozenset(doubtful))
+        if ledger_key(run_id) in stored:
+            ledger = _ledger(record, stored)
+            if ledger is not None and await _is_sure(ledger, anchor, get):
+                loaded.ledgers[run_id] = ledger
+            else:
+                loaded.doubtful.add(run_id)
+    runs = [run_id for run_id in live if run_id not in loaded.doubtful]
+    for start in range(0, len(runs), _AT_ONCE):
+        some = runs[start : start + _AT_ONCE]
+        gaps = await asyncio.gather(*[_has_gap(names, run_id, loaded.ledgers, anchor, get) for run_id in some])
+        for run_id in [run_id for run_id, has_gap in zip(some, gaps, strict=True) if has_gap]:
+            loaded.doubtful.add(run_id)
+            loaded.ledgers.pop(run_id, None)
+    return loaded
 
 
-async def _sure_anchor(client: Client, entry: Entry | None) -> Anchor | None:
+_Get = Callable[[Mapping[str, object]], Awaitable[Stored | None]]
+
+
+async def _sure_anchor(connection: Connection, names: Names, get: _Get, entry: Entry | None) -> Anchor | None:
     """The anchor, if its event is still there, or was removed on purpose."""
     if entry is None:
         return None
@@ -70,16 +139,47 @@ async def _sure_anchor(client: Client, entry: Entry | None) -> Anchor | None:
         anchor = decode_anchor(entry.value)
     except msgspec.DecodeError:
         return None
-    connection, stream = client.connection, client.operations.names.events_stream
-    stored = await direct.at(connection, stream, anchor.sequence)
+    if anchor.version != VERSION:
+        return None
+    stored = await get({"seq": anchor.sequence})
     if stored is None:
-        return anchor if await last_sequence(connection, stream) >= anchor.sequence else None
+        # A stream that has grown again has something there; one that has not may have expired, or been purged.
+        return anchor if await last_sequence(connection, names.events_stream) >= anchor.sequence else None
     return anchor if anchor.holds(stored) else None
 
 
-def _ledger(record: Record, entry: Entry, entries: Mapping[str, Entry]) -> Ledger:
-    head = decode_head(entry.value)
-    if head.round != record.round:
-        raise ValueError("of another round")
-    keys = [ledger_part_key(record.id, head.token, number) for number in range(head.parts)]
-    return thaw(b"".join([entries[key].value for key in keys]) if keys else head.data)
+def _ledger(record: Record, entries: Mapping[str, Entry]) -> Ledger | None:
+    try:
+        head = decode_head(entries[ledger_key(record.id)].value)
+        if (head.version, head.round) != (VERSION, record.round):
+            return None  # of a round that is over, the ledger was not brought up to date any more
+        parts = b"".join([entries[key].value for key in head.part_keys(record.id)])
+        return thaw(parts if head.parts else head.data)
+    except (ValueError, KeyError) as error:
+        log.debug("a ledger cannot be read", extra={"run": record.id, "error": str(error)})
+        return None
+
+
+async def _is_sure(ledger: Ledger, anchor: Anchor, get: _Get) -> bool:
+    if ledger.sequence <= anchor.sequence:
+        return True
+    stored = await get({"seq": ledger.sequence})
+    return stored is not None and abs(stored.time - ledger.stored_at) < _SAME_TIME
+
+
+async def _has_gap(names: Names, run_id: str, ledgers: Mapping[str, Ledger], anchor: Anchor, get: _Get) -> bool:
+    """Whether a ledger lacks an event before the anchor, or is missing although there is such an event.
+
+    Of two bookkeepers the one that comes home late may write its anchor after its successor has removed the ledgers
+    that lie before it.
+    """
+    ledger = ledgers.get(run_id)
+    seen = ledger.sequence if ledger is not None else 0
+    if seen >= anchor.sequence:
+        return False
+    following = await get({"seq": seen + 1, "next_by_subj": names.run_events(run_id)})
+    return following is not None and following.sequence <= anchor.sequence
+
+
+def _digest(stored: Stored) -> str:
+    return hashlib.blake2b(stored.subject.encode() + b"\0" + stored.data, digest_size=16).hexdigest()

@@ -1,8 +1,8 @@
 """The slow and obvious count of a run, from its raw events.
 
 It shares nothing with the ledger but the events themselves: no bitmaps, no tallies that are kept up to date. It notes
-for every single task what was said about it, and then walks from the root through everything that was sent. So where
-it agrees with the ledger, two different pieces of code have come to the same counts.
+for every task, or for neighbours together, what was said about it, and then walks from the root through everything
+that was sent. So where it agrees with the ledger, two different pieces of code have come to the same counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import msgspec
 
 from corral import events
 from corral.events import AnyEvent
-from corral.messages import ROOT, TaskId
+from corral.messages import TaskId
+from corral.stretches import Stretches
 
 
 class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,25 +69,10 @@ class _History:
         self.topic = topic
         self.events = self.sequence = self.round = 0
         self.over = self.ordered_to_stop = False
-        self.senders: dict[int, TaskId] = {0: (-1, -1)}
-        """Batch -> the task that opened it."""
-        self.topics: dict[int, dict[int, str]] = {0: {0: topic}}
-        """Batch -> ordinal -> topic, of the tasks that are known to exist."""
-        self.sent: dict[int, int] = {0: 1}
-        """Batch -> all ordinals below are known."""
-        self.outcomes: dict[int, dict[int, str]] = {0: {}}
-        """Batch -> ordinal -> how it ended; `removed` is what the end of an interrupted run ended."""
-        self.lists: dict[int, dict[int, dict[int, int | None]]] = {0: {}}
-        """Batch -> ordinal of a dispatcher -> what it sent: batch -> count, None for all that is known."""
-        self.openers: dict[int, int] = {0: 0}
-        """Batch -> one past the highest ordinal that opened a batch."""
+        self.batches: dict[int, _Batch] = {0: _Batch((-1, -1))}
+        self.batches[0].fill(1, topic)
         self.said: dict[tuple[int, str], dict[int, events.Reopened]] = {}
         """Of the next round: what it was split into -> the events that were read of it, by their number."""
-        self.brought_back: dict[TaskId, int] = {}
-        """Task -> the last round that named it."""
-        self.waiting: set[TaskId] = set()
-        self.late: set[TaskId] = set()
-        """What ended after the order to stop."""
 
     # --- noting what an event says -----------------------------------------------------------------
 
@@ -113,54 +99,50 @@ class _History:
             self.over = True
 
     def opened(self, sequence: int, event: events.Opened) -> None:
-        batch, ordinal = event.parent
-        if batch not in self.senders:
+        above, ordinal = self.batches.get(event.parent[0]), event.parent[1]
+        if above is None:
             return
-        self.senders[sequence] = event.parent
-        self.topics[sequence], self.outcomes[sequence], self.lists[sequence] = {}, {}, {}
-        self.sent[sequence] = self.openers[sequence] = 0
-        self.openers[batch] = max(self.openers[batch], ordinal + 1)
-        if ordinal not in self.outcomes[batch] and not self.is_stale(event.parent, event.round):
+        self.batches[sequence] = _Batch(event.parent)
+        above.openers = max(above.openers, ordinal + 1)
+        if above.outcomes.get(ordinal) is None and not above.is_stale(ordinal, event.round):
             self.believe(event.parent, [*event.keep, (sequence, None)])
 
     def sent_window(self, event: events.Sent) -> None:
-        if event.batch not in self.senders or event.count <= self.sent[event.batch]:
+        batch = self.batches.get(event.batch)
+        if batch is None or event.count <= batch.sent:
             return
-        known = self.topics[event.batch]
-        for place in range(event.count - event.first):
-            ordinal = event.first + place
-            mark = ord(event.layout[place]) - 48 if place < len(event.layout) else 0 if not event.layout else -1
-            if ordinal >= self.sent[event.batch] and 0 <= mark < len(event.topics):
-                known.setdefault(ordinal, event.topics[mark])
-        self.fill(event.batch, event.count)
+        if event.topics and not event.layout:
+            batch.topics.fill(max(event.first, batch.sent), event.count, event.topics[0])
+        for ordinal, mark in enumerate(event.layout[: max(0, event.count - event.first)], event.first):
+            if ordinal >= batch.sent and 0 <= ord(mark) - 48 < len(event.topics):
+                batch.topics.fill(ordinal, ordinal + 1, event.topics[ord(mark) - 48])
+        batch.fill(event.count, self.topic)
 
     def ended(self, event: events.Ended) -> None:
         for ends in event.tasks:
-            if ends.batch in self.senders:
-                for first, last in ends.ranges:
-                    for ordinal in range(first, last):
-                        self.end(ends.topic, (ends.batch, ordinal), ends.round, ends.outcome, [])
+            for span in ends.ranges:
+                self.end(ends, ends.batch, span, [])
         for one in event.dispatchers:
-            if one.task[0] in self.senders:
-                self.end(one.topic, one.task, one.round, one.outcome, one.sent)
+            batch, ordinal = one.task
+            self.end(one, batch, (ordinal, ordinal + 1), one.sent)
 
-    def end(self, topic: str, task: TaskId, round: int, outcome: str, sent: events.SentList) -> None:
-        batch, ordinal = task
-        if ordinal in self.outcomes[batch] or self.is_stale(task, round):
+    def end(self, how: events.Ends | events.DispatcherEnd, id: int, span: events.Range, sent: events.SentList) -> None:
+        batch = self.batches.get(id)
+        if batch is None:
             return
-        self.topics[batch].setdefault(ordinal, topic)
-        self.outcomes[batch][ordinal] = outcome
-        if sent or ordinal in self.lists[batch]:
-            self.believe(task, sent)
-        if self.ordered_to_stop:
-            self.late.add(task)
+        for first, last in batch.still_open(*span, how.round):
+            batch.topics.fill(first, last, how.topic)
+            batch.outcomes.put(first, last, how.outcome)
+            if self.ordered_to_stop:
+                batch.late.put(first, last, said=True)
+            for ordinal in [first] if sent else _among(batch.lists, first, last):
+                self.believe((id, ordinal), sent)
 
     def retrying(self, event: events.Retrying) -> None:
-        batch, ordinal = event.task
-        if batch not in self.senders or ordinal in self.outcomes[batch] or self.is_stale(event.task, event.round):
-            return
-        self.topics[batch].setdefault(ordinal, event.topic)
-        self.waiting.add(event.task)
+        batch, ordinal = self.batches.get(event.task[0]), event.task[1]
+        if batch is not None and any(batch.still_open(ordinal, ordinal + 1, event.round)):
+            batch.topics.fill(ordinal, ordinal + 1, event.topic)
+            batch.waiting.put(ordinal, ordinal + 1, said=True)
 
     def reopened(self, event: events.Reopened) -> None:
         if not self.over or event.round != self.round + 1 or event.part >= event.parts:
@@ -171,89 +153,74 @@ class _History:
             return  # the round begins when nothing is missing
         self.said = {}
         self.round, self.over, self.ordered_to_stop = event.round, False, False
-        self.late.clear()
-        for outcomes in self.outcomes.values():
-            outcomes.update({ordinal: "interrupted" for ordinal, outcome in outcomes.items() if outcome == "removed"})
-        for batch, ordinal in [task for part in said.values() for task in _named(part)]:
-            if batch in self.senders:
-                self.outcomes[batch].pop(ordinal, None)
-                self.waiting.discard((batch, ordinal))
-                self.brought_back[batch, ordinal] = event.round
+        for batch in self.batches.values():
+            batch.late = Stretches()
+            for first, last, outcome in list(batch.outcomes.all()):
+                if outcome == "removed":
+                    batch.outcomes.put(first, last, "interrupted")
+        for id, first, last in [span for part in said.values() for span in _named(part)]:
+            if id in self.batches:
+                self.batches[id].outcomes.put(first, last, None)
+                self.batches[id].waiting.put(first, last, None)
+                self.batches[id].brought_back.put(first, last, event.round)
 
     def stop_everything(self) -> None:
         """What is open ends; a dispatcher among it has sent what is known of it, and what must lie before that."""
-        for batch, limit in list(self.counted_batches()):
+        for id, limit in list(self.counted_batches()):
+            batch = self.batches[id]
             if limit is None:
-                above, ordinal = self.senders[batch]
-                self.fill(batch, self.extent(batch))
-                self.lists[above][ordinal][batch] = self.sent[batch]
-        for task, _ in list(self.counted_tasks()):
-            if task[1] not in self.outcomes[task[0]]:
-                self.outcomes[task[0]][task[1]] = "removed"
-                self.late.add(task)
+                batch.fill(batch.extent(), self.topic)
+                self.batches[batch.sender[0]].lists[batch.sender[1]][id] = batch.sent
+        for id, first, last, _ in list(self.counted()):
+            for start, end, outcome in list(self.batches[id].outcomes.over(first, last)):
+                if outcome is None:
+                    self.batches[id].outcomes.put(start, end, "removed")
+                    self.batches[id].late.put(start, end, said=True)
 
     # --- what follows from it ----------------------------------------------------------------------
 
-    def is_stale(self, task: TaskId, round: int) -> bool:
-        return bool(self.brought_back) and round < self.brought_back.get(task, 0)
-
     def believe(self, task: TaskId, sent: Iterable[tuple[int, int | None]]) -> None:
         """`task` sent these batches and no others, each up to a count; what it did not open itself is left out."""
-        own = {batch: count for batch, count in sent if self.senders.get(batch) == task}
-        for batch, count in sent:
-            if batch in own and count is not None:
-                self.fill(batch, count)
-        self.lists[task[0]][task[1]] = own
-
-    def fill(self, batch: int, count: int) -> None:
-        """Everything below `count` was sent; what no event names is taken to be of the topic of the highest known."""
-        known = self.topics[batch]
-        if count <= self.sent[batch]:
-            return
-        missing = [ordinal for ordinal in range(self.sent[batch], count) if ordinal not in known]
-        if missing:
-            topic = known[max(known)] if known else self.topic
-            known.update(dict.fromkeys(missing, topic))
-        self.sent[batch] = count
-
-    def extent(self, batch: int) -> int:
-        """One past the highest ordinal that was sent for sure."""
-        return max(self.sent[batch], self.openers[batch], max(self.topics[batch], default=-1) + 1)
+        own = {id: count for id, count in sent if id in self.batches and self.batches[id].sender == task}
+        for id, count in sent:
+            if id in own and count is not None:
+                self.batches[id].fill(count, self.topic)
+        self.batches[task[0]].lists[task[1]] = own
 
     def counted_batches(self) -> Iterator[tuple[int, int | None]]:
         """(batch, up to which ordinal) of what the root sent, and what that sent, and so on; the root's own first."""
         stack: list[tuple[int, int | None]] = [(0, 1)]
         while stack:
-            batch, limit = stack.pop()
-            yield batch, limit
-            for ordinal, sent in self.lists[batch].items():
+            id, limit = stack.pop()
+            yield id, limit
+            for ordinal, sent in self.batches[id].lists.items():
                 if limit is None or ordinal < limit:
                     stack.extend((child, count) for child, count in sent.items() if count != 0)
 
-    def counted_tasks(self) -> Iterator[tuple[TaskId, str]]:
-        """(task, topic) of all these batches, the root included."""
-        for batch, limit in self.counted_batches():
-            for ordinal, topic in self.topics[batch].items():
-                if limit is None or ordinal < limit:
-                    yield (batch, ordinal), topic
+    def counted(self) -> Iterator[tuple[int, int, int, str]]:
+        """(batch, first, one past the last, topic) of the tasks of all these batches, the root included."""
+        for id, limit in self.counted_batches():
+            topics = self.batches[id].topics
+            for first, last, topic in topics.over(0, topics.top() if limit is None else limit):
+                if topic is not None:
+                    yield id, first, last, topic
 
     def result(self) -> Recounted:
-        root = self.outcomes[0].get(0)
+        root = self.batches[0].outcomes.get(0)
         states: dict[str, Counter[str]] = {}
         receipt: Counter[str] = Counter()
         is_open = root is None
-        for task, topic in self.counted_tasks():
-            outcome = self.outcomes[task[0]].get(task[1])
-            receipt[_receipt_of(outcome, late=task in self.late)] += 1
-            if task == ROOT:
-                continue
-            is_open = is_open or outcome is None
-            self.note(states.setdefault(topic, Counter()), task, outcome)
+        for id, first, last, topic in self.counted():
+            batch = self.batches[id]
+            for start, end, outcome in batch.outcomes.over(first, last):
+                for begin, stop, late in batch.late.over(start, end):
+                    receipt[_receipt_of(outcome, late=late is True)] += stop - begin
+                if id != 0:
+                    is_open = is_open or outcome is None
+                    batch.note(states.setdefault(topic, Counter()), start, end, outcome)
         if not states or root not in (None, "success"):
-            self.note(states.setdefault(self.topic, Counter()), ROOT, root)
-        receipt["removed"] += sum(
-            self.extent(batch) - len(self.topics[batch]) for batch, limit in self.counted_batches() if limit is None
-        )
+            self.batches[0].note(states.setdefault(self.topic, Counter()), 0, 1, root)
+        receipt["removed"] += sum(self.batches[id].unknown() for id, limit in self.counted_batches() if limit is None)
         return Recounted(
             counts=_counts(sum(states.values(), Counter())),
             topics={topic: _counts(counter) for topic, counter in states.items()},
@@ -268,10 +235,64 @@ class _History:
             sequence=self.sequence,
         )
 
-    def note(self, counter: Counter[str], task: TaskId, outcome: str | None) -> None:
-        counter["total"] += 1
-        counter[_STATES[outcome] if outcome else "pending"] += 1
-        counter["retrying"] += outcome is None and task in self.waiting
+
+class _Batch:
+    """What was said of the tasks of one batch, by ordinal."""
+
+    def __init__(self, sender: TaskId) -> None:
+        self.sender = sender
+        """The task that opened it."""
+        self.topics: Stretches[str] = Stretches()
+        """Of the tasks that are known to exist."""
+        self.sent = 0
+        """All ordinals below are known."""
+        self.outcomes: Stretches[str] = Stretches()
+        """How tasks ended; `removed` is what the end of an interrupted run ended."""
+        self.late: Stretches[bool] = Stretches()
+        """What ended after the order to stop."""
+        self.waiting: Stretches[bool] = Stretches()
+        """What was said to wait for another attempt, since it was brought back last."""
+        self.brought_back: Stretches[int] = Stretches()
+        """The last round that named a task."""
+        self.lists: dict[int, dict[int, int | None]] = {}
+        """Dispatcher -> what it sent: batch -> count, None for all that is known."""
+        self.openers = 0
+        """One past the highest ordinal that opened a batch."""
+
+    def is_stale(self, ordinal: int, round: int) -> bool:
+        return round < (self.brought_back.get(ordinal) or 0)
+
+    def still_open(self, first: int, last: int, round: int) -> Iterator[tuple[int, int]]:
+        """What has not ended, and was not brought back in a later round than this."""
+        left = [(start, end) for start, end, outcome in self.outcomes.over(first, last) if outcome is None]
+        if not self.brought_back:
+            yield from left
+            return
+        for start, end in left:
+            for low, high, back in self.brought_back.over(start, end):
+                if round >= (back or 0):
+                    yield low, high
+
+    def fill(self, count: int, default: str) -> None:
+        """Everything below `count` was sent; what no event names is taken to be of the topic of the highest known."""
+        if count > self.sent:
+            topic = self.topics.get(self.topics.top() - 1) if self.topics.top() else None
+            self.topics.fill(self.sent, count, default if topic is None else topic)
+            self.sent = count
+
+    def extent(self) -> int:
+        """One past the highest ordinal that was sent for sure."""
+        return max(self.sent, self.openers, self.topics.top())
+
+    def unknown(self) -> int:
+        """How many ordinals were sent for sure, and no event has named."""
+        return self.extent() - sum(last - first for first, last, _ in self.topics.all())
+
+    def note(self, counter: Counter[str], first: int, last: int, outcome: str | None) -> None:
+        counter["total"] += last - first
+        counter[_STATES[outcome] if outcome else "pending"] += last - first
+        if outcome is None:
+            counter["retrying"] += sum(end - start for start, end, waits in self.waiting.over(first, last) if waits)
 
 
 _STATES = {
@@ -283,17 +304,23 @@ _STATES = {
 }
 
 
-def _named(event: events.Reopened) -> Iterator[TaskId]:
-    """The tasks that an event names, one by one."""
+def _named(event: events.Reopened) -> Iterator[tuple[int, int, int]]:
+    """(batch, first, one past the last) of the tasks that an event names."""
     for _, batch, spans in event.tasks:
         for first, last in spans:
-            for ordinal in range(first, last):
-                yield batch, ordinal
+            yield batch, first, last
     for _, batch, pages in event.bits:
         for first, page in pages:
             for place in range(8 * len(page)):
                 if page[place // 8] & 1 << place % 8:
-                    yield batch, first + place
+                    yield batch, first + place, first + place + 1
+
+
+def _among(lists: dict[int, dict[int, int | None]], first: int, last: int) -> list[int]:
+    """The dispatchers that lie in a range."""
+    if last - first < len(lists):
+        return [ordinal for ordinal in range(first, last) if ordinal in lists]
+    return [ordinal for ordinal in lists if first <= ordinal < last]
 
 
 def _counts(counter: Counter[str]) -> TaskCounts:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Coroutine
 
 from corral.answering import Answering
 from corral.book import Book, Books
-from corral.checkpoints import Anchor, Checkpoints
+from corral.checkpoint_reading import Anchor
+from corral.checkpoints import Checkpoints
 from corral.ending import Ending
 from corral.errors import CorralError, Unreadable
 from corral.events import decode_event

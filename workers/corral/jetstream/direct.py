@@ -55,7 +55,14 @@ async def last(connection: Connection, stream: str, subject: str, *, timeout: fl
 
 async def at(connection: Connection, stream: str, sequence: int, *, timeout: float = 5.0) -> Stored | None:
     """The message at `sequence`; None if it is not there."""
-    body = msgspec.json.encode({"seq": sequence})
+    return await get(connection, stream, {"seq": sequence}, timeout=timeout)
+
+
+async def get(
+    connection: Connection, stream: str, wanted: Mapping[str, object], *, timeout: float = 5.0
+) -> Stored | None:
+    """As `leader_get`, of any replica, which may be behind."""
+    body = msgspec.json.encode(wanted)
     reply = await connection.request(connection.api_subject(f"DIRECT.GET.{stream}"), body, timeout=timeout, resend=True)
     return _stored(reply)
 
