@@ -28,6 +28,8 @@ COMMANDS = [
     "workers",
     "interrupt",
     "retry",
+    "drain",
+    "stop",
     "verify",
     "doctor",
     "env",

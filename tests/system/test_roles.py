@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from corral.errors import ApiError, DuplicateRun, PermissionDenied, RunExists, R
 from corral.events import Interrupted, encode_event
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
+from corral.leaving import Leave, encode_leave
 from corral.runs import Beat, Marker, encode
 from corral_tui.feed import Feed
 from tests.system.commands import Corral
@@ -97,6 +99,7 @@ SUBJECTS = [
     (NAMES.control("status"), {"producer"}),
     (NAMES.control("ask"), {"worker"}),
     (NAMES.control("beat"), {"operator", "viewer"}),
+    (NAMES.control("leave"), {"operator"}),
     (NAMES.control("other"), NOBODY),
     (NAMES.beat("w1"), {"worker"}),
     (NAMES.task("some", "no-such-topic"), {"worker", "operator"}),
@@ -125,6 +128,7 @@ SUBJECTS = [
 HEARD = [
     (NAMES.all_beats, ALL_BUT_PRODUCERS),
     (NAMES.control("beat"), {"worker"}),
+    (NAMES.control("leave"), {"worker"}),
     (NAMES.control("ask"), NOBODY),
     (NAMES.control("start"), NOBODY),
     (NAMES.control(">"), NOBODY),
@@ -409,6 +413,34 @@ async def test_an_order_on_a_subject_for_something_else_is_none(secured: Secured
         assert [each.event for each in await _all(operator.events(run.id))] == []
         await publisher.close()
         await worker.close()
+
+
+async def test_only_an_operator_tells_workers_to_leave(secured: Secured, everybody: dict[str, Connection]) -> None:
+    """Whoever else tries it, by an order or by a reply of the server that looks like one, has no effect."""
+    with secured.pool() as pool:
+        async with secured.client("operator") as operator, secured.client("viewer") as viewer:
+            (worker,) = await operator.workers()
+            forged = encode_leave(Leave("stop", [worker.id], [worker.pool], "somebody"))
+            with pytest.raises(PermissionDenied, match=re.escape(NAMES.control("leave"))):
+                await viewer.stop(worker.id)
+            for role in ("producer", "worker", "viewer"):
+                assert await refused(everybody[role], NAMES.control("leave"), forged)
+            # A worker may store what it likes as an end, and have the server send it where it likes in its account, in
+            # which pools listen.
+            publisher = Publisher(everybody["worker"])
+            await publisher.store(NAMES.event("some", "ended"), forged)
+            await publisher.close()
+            for role in ("worker", "viewer"):
+                for call in (f"DIRECT.GET.{EVENTS}.{NAMES.event('some', 'ended')}", f"STREAM.INFO.{EVENTS}"):
+                    assert not await refused(everybody[role], api(role, call), reply=NAMES.control("leave"))
+            # What is behind them on the same connections has been done, and so have they.
+            for role in ("worker", "viewer"):
+                await everybody[role].request(api(role, f"STREAM.INFO.{TASKS}"), timeout=LONG)
+            assert [(each.id, each.leaves) for each in await operator.workers()] == [(worker.id, "")]
+            (told,) = await operator.drain(worker.id, wait=True)
+            assert told.gone
+        assert pool.done().code == 0
+        assert "somebody" not in pool.wait_for("told to leave", on="err")
 
 
 @pytest.mark.parametrize("subject", [NAMES.task("some", "nobody.serves"), NAMES.event("some", "ended")])

@@ -53,7 +53,7 @@ async def test_the_findings_are_shown_with_what_helps_and_all_of_it_fits(size: t
         assert all(len(line) <= size[0] for line in stage.lines())
         assert len(stage.lines()) == size[1]
         if size[1] > 15:
-            assert "kill -9 4101" in stage.text()
+            assert "corral interrupt r1 --kill-after 5" in " ".join(stage.text().split())
             assert "85%" in stage.text()
             assert "3.4 GB of 4.0 GB" in stage.text()
 

@@ -130,6 +130,12 @@ CASES: list[tuple[str, str, Facts, str]] = [
         facts(**looks({("r1", "u"): 1}, t=consumer())),
         "no worker serves topic u: 1 message of run r1 waits",
     ),
+    (
+        "topic-unserved",
+        "wrong",
+        facts(workers=[WorkerFacts(beat=beat(leaves="drain"), ahead=0.0)], **looks({("r1", "t"): 2}, t=consumer())),
+        "no worker serves topic t but 1 worker that leaves: 2 messages of run r1 wait",
+    ),
     ("consumer-missing", "wrong", facts(**looks({("r1", "t"): 1})), "the consumer of topic t is gone"),
     (
         "consumer-misconfigured",
@@ -166,7 +172,7 @@ CASES: list[tuple[str, str, Facts, str]] = [
         "nobody-asks",
         "wrong",
         facts(**looks({("r1", "t"): 10}, t=consumer(waiting=10, asks=0))),
-        "outcomes cannot be stored, or the workers are draining",
+        "outcomes cannot be stored",
     ),
     (
         "tasks-held",
@@ -304,6 +310,16 @@ def test_a_run_that_is_asked_about_is_told_alone() -> None:
         ("slow-starting", "r2"),
         ("topic-unserved", "v"),
     }
+
+
+def test_a_loop_that_is_blocked_by_a_task_is_freed_by_interrupting_its_run() -> None:
+    for by, advice in (
+        ("t r1 5-3", "corral interrupt r1 --kill-after 5; pool p1, "),
+        ("", "on h1: kill -9 7; pool p1, "),
+        ("t $(reboot) 5-3", "on h1: kill -9 7; pool p1, "),
+    ):
+        seen = facts(workers=[WorkerFacts(beat=beat(blocked=12.0, blocked_by=by))])
+        assert only(diagnose(seen)).help.startswith(advice)
 
 
 def test_thousands_of_runs_make_a_page_and_not_thousands_of_lines() -> None:

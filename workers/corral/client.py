@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from corral.credentials import Login
+from corral.dismissal import dismiss
 from corral.errors import CorralError, PermissionDenied
 from corral.eventlog import EventLog, StoredEvent, marked_batches
 from corral.events import Receipt
@@ -24,6 +25,7 @@ from corral.gate import Gated
 from corral.jetstream.connection import Connection
 from corral.jetstream.streams import ensure
 from corral.jetstream.topology import purge, queue_counts
+from corral.leaving import Departure
 from corral.operations import Operations, Run
 from corral.processor import Processor, Topic
 from corral.rollcall import listen, roll_call, topic_statuses
@@ -222,6 +224,26 @@ class Client:
     ) -> Receipt | None:
         """Order a run to stop; see `Run.interrupt`."""
         return await self.operations.interrupt(run_id, reason=reason, wait=wait, kill_after=kill_after)
+
+    async def drain(self, *names: str, wait: bool = False) -> list[Departure]:
+        """Tell workers to take nothing new, to let end what they execute, and to leave.
+
+        What has not ended when the drain time-out of their pool is over is handed back; no attempt is spent. `names`
+        are ids of workers or of pools, or the first characters of one. A worker that leaves is not replaced, and a pool
+        ends with its last one.
+
+        Returns when each has confirmed it, with `wait` when all are gone.
+
+        Raises:
+            WorkerNotFound: a name fits none that is heard, or several; nobody was told.
+            PermissionDenied: this user may not tell them.
+            Unconfirmed: some have not confirmed it within 15 seconds. They may leave all the same.
+        """
+        return await dismiss(self.operations, "drain", names, by=_who(), wait=wait)
+
+    async def stop(self, *names: str, wait: bool = False) -> list[Departure]:
+        """As `drain`, but what they execute is handed back at once; a worker that does not hear that is killed."""
+        return await dismiss(self.operations, "stop", names, by=_who(), wait=wait)
 
     async def may_act(self) -> bool:
         """Whether this user may stop runs. Changes nothing: what is asked for removes no message."""

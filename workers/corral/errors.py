@@ -109,6 +109,22 @@ class AmbiguousRun(CorralError):
         return f"{self.prefix!r} fits {len(self.run_ids)} runs: {some}{more}"
 
 
+class WorkerNotFound(CorralError):
+    """No living worker or pool has this id, or several begin so."""
+
+    def __init__(self, name: str, fitting: Sequence[str] = ()) -> None:
+        super().__init__(name, fitting)
+        self.name = name
+        self.fitting = list(fitting)
+
+    def __str__(self) -> str:
+        if not self.fitting:
+            return f"no worker and no pool {self.name!r} is heard"
+        some = ", ".join(self.fitting[:5])
+        more = f" and {len(self.fitting) - 5} more" if len(self.fitting) > 5 else ""
+        return f"{self.name!r} fits {len(self.fitting)} workers or pools: {some}{more}"
+
+
 class NotEnded(CorralError):
     """A run that has not ended cannot be retried."""
 

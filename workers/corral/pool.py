@@ -1,7 +1,7 @@
 """A pool: the supervisor of one machine's workers, and a candidate for bookkeeper.
 
 It starts worker processes, replaces the ones that die, says which tasks died with them, and drains them when it is
-told to stop.
+told to stop. An operator can tell it to stop, too, or single workers to leave for good.
 """
 
 from __future__ import annotations
@@ -25,23 +25,27 @@ from corral import events
 from corral.bookkeeper import Bookkeeper
 from corral.credentials import Access
 from corral.election import stand
-from corral.errors import AppNotFound, Conflict, CorralError
+from corral.errors import AppNotFound, Conflict, CorralError, PermissionDenied, Unreadable
 from corral.isolation import children
-from corral.jetstream.connection import Connection
+from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.puller import Delivery
 from corral.jetstream.records import Records
 from corral.jetstream.streams import ensure, ensure_consumer
 from corral.jetstream.topology import consumers
 from corral.keys import encode_topic, topic_record
+from corral.leaving import How, decode_leave
 from corral.loader import load_app
+from corral.oddities import Oddities
 from corral.processor import App
+from corral.roles import LEAVE
 from corral.roster import Roster
 from corral.runs import encode
 from corral.settings import Settings
 from corral.slottable import Held, read
 from corral.subjects import Names, topic_key
-from corral.worker_process import NO_APP, Assignment
+from corral.worker import LAST_WORDS
+from corral.worker_process import AT_ONCE, NO_APP, Assignment
 
 log = logging.getLogger(__name__)
 
@@ -139,12 +143,18 @@ class Pool:
         self._roster = Roster(options.settings.death)
         self._bookkeeper = Bookkeeper(connection, options.settings, self._roster)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._workers: dict[int, str] = {}
+        """The ids of the workers that there are, by number."""
+        self._told: dict[int, How] = {}
+        """Which of them were told to leave for good."""
+        self._oddities = Oddities(log)
         self._ready: set[int] = set()
         self._failed = False
 
     async def run(self, stopping: Stopping) -> int:
-        """Supervise until told to stop."""
+        """Supervise until told to stop, or until every worker was told to leave."""
         await self._prepare()
+        await self._listen(stopping)
         async with asyncio.TaskGroup() as group:
             standing = group.create_task(
                 stand(
@@ -201,7 +211,7 @@ class Pool:
     async def _supervise(self, number: int, stopping: Stopping) -> None:
         """Keep one worker alive until the pool stops."""
         pause, generation = FIRST_PAUSE, 0
-        while not stopping.drain.is_set():
+        while not stopping.drain.is_set() and number not in self._told:
             generation += 1
             worker = f"{self._id}-{number + 1}" + (f"-{generation}" if generation > 1 else "")
             table = self._folder / f"{worker}.slots"
@@ -209,7 +219,7 @@ class Pool:
             code = await self._run_worker(number, worker, table, stopping)
             held = read(table)
             table.unlink(missing_ok=True)
-            if code == 0 and stopping.drain.is_set():
+            if code == 0 and (stopping.drain.is_set() or number in self._told):
                 return
             try:
                 async with asyncio.timeout(self._settings.publish_timeout):
@@ -218,7 +228,7 @@ class Pool:
                 TimeoutError
             ):  # without a server nobody hears it, and a pool that is told to stop must not wait for one
                 log.warning("a death was not recorded", extra={"worker": worker, "error": "the server is away"})
-            if stopping.drain.is_set():
+            if stopping.drain.is_set() or number in self._told:
                 return
             if code == NO_APP:
                 self._failed = True
@@ -256,7 +266,7 @@ class Pool:
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        self._processes[number] = process
+        self._processes[number], self._workers[number] = process, worker
         if stopping.drain.is_set():  # said while the process was being made
             _send(process, signal.SIGKILL if stopping.now.is_set() else signal.SIGTERM)
         watching = asyncio.create_task(self._watch(number, worker, process))
@@ -266,7 +276,7 @@ class Pool:
             return await process.wait()
         finally:
             watching.cancel()
-            del self._processes[number]
+            del self._processes[number], self._workers[number]
             if process.returncode is None:
                 process.kill()
 
@@ -319,6 +329,51 @@ class Pool:
                         await Delivery(self._connection, "", b"", each.reply).nak()
             except CorralError as error:
                 log.warning("a death was not recorded", extra={"worker": worker, "run": run_id, "error": str(error)})
+
+    # --- told to leave -----------------------------------------------------------------------------
+
+    async def _listen(self, stopping: Stopping) -> None:
+        """Hear what operators say."""
+        try:
+            await self._connection.subscribe(
+                self._names.control(LEAVE), lambda message: self._on_order(message, stopping)
+            )
+        except PermissionDenied as error:
+            log.warning(
+                "orders to leave are not heard: the server's rights are of an older Corral", extra={"error": str(error)}
+            )
+
+    def _on_order(self, message: Message, stopping: Stopping) -> None:
+        # The server's own answers come out on any subject that a question names for the reply, within the account of
+        # who asks. They keep their subject, have headers, or are no order.
+        if message.subject != self._names.control(LEAVE) or message.headers:
+            return
+        try:
+            order = decode_leave(message.data)
+        except Unreadable as error:
+            self._oddities.note("an order to leave cannot be read", error=str(error))
+            return
+        whole = self._id in order.pools
+        told = [number for number, worker in self._workers.items() if whole or worker in order.workers]
+        for number in told:
+            self._tell(number, order.how, order.by)
+        if whole:
+            stopping.drain.set()
+
+    def _tell(self, number: int, how: How, by: str) -> None:
+        """A worker is to leave, and nobody to take its place. Said again, or drained when it stops: nothing new."""
+        if self._told.get(number) in (how, "stop"):
+            return
+        self._told[number] = how
+        worker, process = self._workers[number], self._processes[number]
+        log.info("a worker is told to leave", extra={"worker": worker, "how": how, "by": by[:200]})
+        if how == "drain":
+            _send(process, signal.SIGTERM)
+            return
+        _send(process, AT_ONCE)
+        # Where a processor blocks its loop, it does not even learn of it.
+        patience = LAST_WORDS + self._settings.kill_grace
+        asyncio.get_running_loop().call_later(patience, _send, process, signal.SIGKILL)
 
     async def _drain(self, stopping: Stopping) -> None:
         await stopping.drain.wait()

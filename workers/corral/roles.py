@@ -20,6 +20,8 @@ ROLE_API = "CORRAL.API"
 """Where the roles reach JetStream: under its own name their accounts would answer that they have none."""
 START, STATUS = "start", "status"
 """The control subjects on which the bookkeeper starts runs for producers, and tells how they stand."""
+LEAVE = "leave"
+"""The control subject on which pools are told that they, or workers of theirs, are to leave."""
 
 
 class Role(NamedTuple):
@@ -67,7 +69,7 @@ def roles(names: Names) -> dict[str, Role]:
                 f"$JS.ACK.{tasks}.>",
             ),
             tells=(names.all_beats,),
-            hears=(names.all_beats, names.control("beat")),
+            hears=(names.all_beats, names.control("beat"), names.control(LEAVE)),
         ),
         "operator": Role(
             calls=(
@@ -84,7 +86,7 @@ def roles(names: Names) -> dict[str, Role]:
                 *run_keys,
                 names.key("interrupt.*"),
             ),
-            tells=(names.control("beat"),),
+            tells=(names.control("beat"), names.control(LEAVE)),
             hears=(names.all_beats,),
         ),
         "viewer": Role(calls=look, tells=(names.control("beat"),), hears=(names.all_beats,)),
@@ -125,7 +127,7 @@ accounts {{
 {_lines(_exports(table))}
     ]
     imports: [
-{_lines(_heard((names.all_beats,), BOOKKEEPER, table))}
+{_lines(_heard((names.all_beats, names.control("beat"), names.control(LEAVE)), BOOKKEEPER, table))}
     ]
   }}
 {accounts}

@@ -71,7 +71,7 @@ async def topic_statuses(operations: Operations) -> list[TopicStatus]:
     running: dict[str, int] = {}
     roots = {record.id: record.topic for record in await operations.all_records() if record.live}
     for beat, _ in await roll_call(operations):
-        for topic in beat.topics:
+        for topic in () if beat.leaves else beat.topics:
             served[topic] = served.get(topic, 0) + 1
         for topics in beat.running.values():
             for topic, count in topics.items():

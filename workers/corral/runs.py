@@ -151,10 +151,12 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     waiting: int = 0
     """Tasks whose messages wait for room in the queue: it is full."""
+    leaves: str = ""
+    """`drain` or `stop`: it was told to leave, and takes nothing new; empty while it works."""
 
 
 class TopicStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A topic: messages that wait, tasks that run, workers that serve it (0: nobody does)."""
+    """A topic: messages that wait, tasks that run, workers that serve it and stay (0: nobody does)."""
 
     topic: str
     pending: int
@@ -188,6 +190,8 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What blocks it: topic, run and task."""
     waiting: Natural = 0
     """Tasks whose messages wait for room in the queue."""
+    leaves: str = ""
+    """`drain` or `stop`: it was told to leave, and takes nothing new."""
     leaving: bool = False
     """The worker's last word: it holds nothing any more."""
     at: float = 0.0
@@ -275,6 +279,7 @@ def worker_status(beat: Beat, seen_at: float) -> WorkerStatus:
         seen_at=moment(seen_at),
         version=beat.version,
         waiting=beat.waiting,
+        leaves=beat.leaves,
     )
 
 

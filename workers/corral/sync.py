@@ -19,6 +19,7 @@ from corral.client import Client, StoredEvent
 from corral.credentials import Login
 from corral.errors import CorralError
 from corral.events import Receipt
+from corral.leaving import Departure
 from corral.operations import Run
 from corral.processor import Processor, Topic
 from corral.runs import RunStatus, TaskError, TopicStatus, WorkerStatus
@@ -175,6 +176,14 @@ class SyncClient:
     ) -> Receipt | None:
         """See `Client.interrupt`."""
         return self._loop.call(self._client.interrupt(run_id, reason=reason, wait=wait, kill_after=kill_after))
+
+    def drain(self, *names: str, wait: bool = False) -> list[Departure]:
+        """See `Client.drain`."""
+        return self._loop.call(self._client.drain(*names, wait=wait))
+
+    def stop(self, *names: str, wait: bool = False) -> list[Departure]:
+        """See `Client.stop`."""
+        return self._loop.call(self._client.stop(*names, wait=wait))
 
     def may_act(self) -> bool:
         """See `Client.may_act`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -97,21 +97,23 @@ class Worker:
         )
         self._held = self._handler.held
         self._condemned = asyncio.Event()
+        self._leaves = ""
 
     # --- life --------------------------------------------------------------------------------------
 
-    async def run(self, leave: asyncio.Event, orphaned: Callable[[], bool] = lambda: False) -> bool:
+    async def run(self, leave: asyncio.Event, hurry: asyncio.Event) -> bool:
         """Work until `leave` is set, then drain: pull nothing more, let tasks end, hand back what takes too long.
 
-        If it is `orphaned` (its pool is dead) it hands back at once. False if it has to be replaced: its process
-        must end now, because a thread executes what is ordered to be killed.
+        Once `hurry` is set, too, nothing is waited for any more. False if it has to be replaced: its process must end
+        now, because a thread executes what is ordered to be killed.
         """
         async with self._app.lifespan() as self._handler.state, asyncio.TaskGroup() as group:
             await self._lifeline.start()
             background = [group.create_task(self._guard()), group.create_task(self._handler.intake.run())]
             await self._until_told(leave)
-            hurry = orphaned() or self._condemned.is_set()
-            await self._drain(0.0 if hurry else self._settings.drain_timeout)
+            if self._condemned.is_set():
+                hurry.set()
+            await self._drain(hurry)
             if self._condemned.is_set():
                 await self._declare_killed()
             for task in background:
@@ -133,19 +135,33 @@ class Worker:
         await asyncio.shield(self._lifeline.ended)
         raise RuntimeError("the lifeline has ended")
 
-    async def _drain(self, patience: float) -> None:
+    async def _drain(self, hurry: asyncio.Event) -> None:
         log.info("draining", extra={"worker": self._identity.id, "held": self._held.count()})
+        self._leaves = "stop" if hurry.is_set() else "drain"
+        self._lifeline.beat_soon()
         await self._handler.intake.stop()
         for job in self._held.jobs():
             if not job.executing:
                 job.tell("hand back")
-        await self._held.until_idle(patience)
+        patience = self._settings.drain_timeout
+        await self._until_idle(patience, hurry)
         for job in self._held.jobs():
             job.tell("hand back")
         # A cancelled task has some time for its `finally`, and a thread no more than that.
-        await self._held.until_idle(max(patience, LAST_WORDS))
+        await self._until_idle(max(patience, LAST_WORDS), hurry)
+        if hurry.is_set():
+            self._leaves = "stop"
+            self._lifeline.beat_soon()
+            await self._held.until_idle(LAST_WORDS)
         if left := self._held.count():
             log.warning("tasks are left behind: they run elsewhere after ack_wait", extra={"tasks": left})
+
+    async def _until_idle(self, patience: float, hurry: asyncio.Event) -> None:
+        """Return when nothing is held, after so many seconds, or when there is no time for that."""
+        waits = [asyncio.create_task(self._held.until_idle(patience)), asyncio.create_task(hurry.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     async def _declare_killed(self) -> None:
         """Say of what this process takes with it that it was killed."""
@@ -201,6 +217,7 @@ class Worker:
             markers=markers,
             stopping=self._held.stopping(self._markers),
             waiting=sum(job.waiting for job in self._held.jobs()),
+            leaves=self._leaves,
         )
 
     def _waiting(self) -> list[Delivery]:

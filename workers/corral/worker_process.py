@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,6 +39,8 @@ NO_SERVER = 69
 """Exit code: the server could not be reached at the start."""
 REPLACE_ME = 75
 """Exit code: a task was to be killed, and only with its process."""
+AT_ONCE = signal.SIGUSR1
+"""The signal by which its pool tells it to hand back everything and leave; at SIGTERM it drains."""
 ORPHANED = 5.0
 """Seconds that a worker whose pool is dead may take to hand back its tasks."""
 
@@ -84,11 +87,16 @@ def _leave(code: int) -> NoReturn:
 
 async def _work(assignment: Assignment) -> NoReturn:
     app = load_app(assignment.app)
-    leave = asyncio.Event()
+    leave, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def at_once() -> None:
+        hurry.set()
+        leave.set()
+
     loop.add_signal_handler(signal.SIGTERM, leave.set)
-    orphaned = threading.Event()
-    threading.Thread(target=_watch_pool, args=(loop, leave, orphaned), daemon=True, name="pool watch").start()
+    loop.add_signal_handler(AT_ONCE, at_once)
+    threading.Thread(target=_watch_pool, args=(loop, at_once), daemon=True, name="pool watch").start()
     connection = await Connection.open(assignment.access, name=f"corral worker {assignment.worker}")
     try:
         worker = Worker(
@@ -104,18 +112,17 @@ async def _work(assignment: Assignment) -> NoReturn:
                 assignment.isolated,
             ),
         )
-        in_order = await worker.run(leave, orphaned.is_set)
+        in_order = await worker.run(leave, hurry)
     finally:
         await connection.close()
     _leave(0 if in_order else REPLACE_ME)
 
 
-def _watch_pool(loop: asyncio.AbstractEventLoop, leave: asyncio.Event, orphaned: threading.Event) -> None:
+def _watch_pool(loop: asyncio.AbstractEventLoop, at_once: Callable[[], None]) -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
-    orphaned.set()
     try:
-        loop.call_soon_threadsafe(leave.set)
+        loop.call_soon_threadsafe(at_once)
     except RuntimeError:
         return  # the loop is closed: leaving already
     time.sleep(ORPHANED)  # then it has had its time, whatever it does

@@ -1,9 +1,10 @@
 """The command line: `corral COMMAND`. One file for each group of commands.
 
-    demo.py   demo              look.py   runs show errors events topics workers
-    serve.py  up server pool    act.py    interrupt retry
-    tui.py    tui               prove.py  verify env
-    start.py  start             doctor.py doctor
+    demo.py   demo              look.py    runs show errors events topics workers
+    serve.py  up server pool    act.py     interrupt retry
+    tui.py    tui               dismiss.py drain stop
+    start.py  start             prove.py   verify env
+    doctor.py doctor            secure.py  bookkeeper
 
 `failures.py` is the edge around each of them: errors become exit codes (exits.py) and sentences there.
 """
@@ -15,7 +16,7 @@ from typing import Annotated
 import typer
 
 from corral import __version__
-from corral.cli import act, demo, doctor, exits, look, prove, secure, serve, start, tui
+from corral.cli import act, demo, dismiss, doctor, exits, look, prove, secure, serve, start, tui
 from corral.cli.failures import guarded, outcome, prepare
 from corral.cli.login import with_login
 from corral.cli.output import say
@@ -38,6 +39,8 @@ _COMMANDS = (
     look.workers,
     act.interrupt,
     act.retry,
+    dismiss.drain,
+    dismiss.stop,
     prove.verify,
     doctor.doctor,
     prove.env,

@@ -68,8 +68,8 @@ def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for
             return Explained(UNKNOWN)
         case errors.Unreadable():
             return Explained(UNKNOWN, ["Was it stored by a newer version? `corral --version` says which one this is."])
-        case errors.RunNotFound() | errors.AmbiguousRun() | errors.NotEnded():
-            return Explained(WRONG, _about_run(error))
+        case errors.RunNotFound() | errors.AmbiguousRun() | errors.NotEnded() | errors.WorkerNotFound():
+            return Explained(WRONG, _about_name(error))
         case errors.AlreadyRunning():
             return Explained(WRONG, ["All other commands find it by themselves: there is nothing to start."])
         case errors.AppNotFound():
@@ -84,12 +84,14 @@ def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for
             return None
 
 
-def _about_run(error: CorralError) -> Sequence[str]:
+def _about_name(error: CorralError) -> Sequence[str]:
     match error:
         case errors.RunNotFound():
             return ["`corral runs` lists the runs. Is it the right server and namespace? `corral env` says."]
         case errors.AmbiguousRun():
             return ["Give more of the id."]
+        case errors.WorkerNotFound():
+            return ["`corral workers` lists workers and pools. Runs are stopped by `corral interrupt`."]
         case errors.NotEnded(run_id=live):
             return [f"`corral show {live} --follow` waits for its end, `corral interrupt {live} --wait` stops it."]
         case _:

@@ -103,10 +103,10 @@ class PoolProcess:
         return None if await said else await self.ended()
 
     async def ended(self) -> int:
-        """Wait until the pool ends by itself; its exit code, never 0."""
+        """Wait until the pool ends by itself; its exit code, 0 if its workers were told to leave."""
         while (code := self._process.poll()) is None:  # noqa: ASYNC110  # a process of our own, without an event
             await asyncio.sleep(0.1)
-        return code if code > 0 else FAILED
+        return code if code >= 0 else FAILED
 
     @property
     def running(self) -> bool:
@@ -114,7 +114,10 @@ class PoolProcess:
         return self._process.poll() is None
 
     def complain(self) -> None:
-        """Show the end of what the pool has logged since it was started."""
+        """Show the end of what the pool has logged since it was started, if it was not told to end."""
+        if self._process.poll() == 0:
+            note("The pool has ended: its workers were told to leave.")
+            return
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()

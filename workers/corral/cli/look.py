@@ -277,6 +277,9 @@ def workers(server: Server = None, namespace: Namespace = None, json: Json = Fal
                 say_table(headings, rows)
                 if waiting := sum(each.waiting for each in found):
                     note(f"The queue is full: {waiting} tasks that send wait for room.")
+                for how in sorted({each.leaves for each in found} - {""}):
+                    told = ", ".join(each.id for each in found if each.leaves == how)
+                    note(f"Told to {how}, and taking nothing new: {told}.")
             else:
                 note(f"No workers in namespace {client.settings.namespace!r}: `corral pool APP` starts some.")
             return exits.DONE

@@ -31,12 +31,13 @@ def topic_findings(facts: Facts) -> Iterator[Finding]:
 
 
 def _topic(facts: Facts, topic: str, runs: list[str], heard: list[Beat]) -> Iterator[Finding]:
-    serving = [beat for beat in heard if topic in beat.topics]
+    serving = [beat for beat in heard if topic in beat.topics and not beat.leaves]
+    leaving = sum(topic in beat.topics for beat in heard) - len(serving)
     count = sum(facts.after.queued.get((run, topic), 0) for run in runs)
     consumer = facts.after.consumers.get(topic)
     if not serving:
         if heard:  # else it is said once that nobody is there
-            yield _unserved(topic, runs, count)
+            yield _unserved(topic, runs, count, leaving)
     elif consumer is None:
         if facts.after.listed:
             yield Finding(
@@ -53,19 +54,20 @@ def _topic(facts: Facts, topic: str, runs: list[str], heard: list[Beat]) -> Iter
         yield from _orphans(facts, topic, consumer, heard)
 
 
-def _unserved(topic: str, runs: list[str], count: int) -> Finding:
+def _unserved(topic: str, runs: list[str], count: int, leaving: int) -> Finding:
+    but = f" but {many(leaving, 'worker')} that {verb(leaving, 'leaves', 'leave')}" if leaving else ""
     if not count:
         return Finding(
             severity="note",
             code="topic-left",
             about=topic,
-            text=f"no worker serves topic {topic} any more; nothing waits there",
+            text=f"no worker serves topic {topic} any more{but}; nothing waits there",
         )
     return Finding(
         severity="wrong",
         code="topic-unserved",
         about=topic,
-        text=f"no worker serves topic {topic}: {many(count, 'message')} of {some(f'run {run}' for run in runs)}"
+        text=f"no worker serves topic {topic}{but}: {many(count, 'message')} of {some(f'run {run}' for run in runs)}"
         f" {verb(count, 'waits', 'wait')}",
         help=f"corral pool APP, with a processor for {topic}",
     )
@@ -114,7 +116,7 @@ def _stuck(facts: Facts, topic: str, consumer: ConsumerFacts, serving: list[Beat
         running = sum(topics.get(topic, 0) for beat in serving for topics in beat.running.values())
         if any(beat.blocked for beat in serving):
             return  # said already
-        why = "outcomes cannot be stored, or the workers are draining"
+        why = "outcomes cannot be stored"
         if running:
             why = f"its `concurrency` or the threads are used up by the {running:,} that run, or {why}"
         yield Finding(

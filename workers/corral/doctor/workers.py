@@ -8,6 +8,7 @@ from typing import Any
 from corral.doctor.facts import Facts, WorkerFacts
 from corral.doctor.finding import Finding, lasting, many, some, verb
 from corral.runs import Beat
+from corral.subjects import is_run_id
 
 LONG_BLOCK = 5.0
 """Seconds for which a loop may be blocked before it is more than a hiccup."""
@@ -86,12 +87,14 @@ def _blocked(beat: Beat) -> Finding:
     others = beat.busy - 1
     stuck = f"; {many(others, 'other task')} there cannot go on" if others > 0 else ""
     what = f"has been blocked for {lasting(beat.blocked)} by {by}{stuck}"
+    # What is in a heartbeat anybody may have made up.
+    end = f"corral interrupt {run} --kill-after 5" if task and is_run_id(run) else f"on {beat.host}: kill -9 {beat.pid}"
     return Finding(
         severity="wrong" if beat.blocked >= LONG_BLOCK else "warning",
         code="loop-blocked",
         about=beat.id,
         text=f"worker {beat.id} (pid {beat.pid} on {beat.host}) {what}",
-        help=f"on {beat.host}: kill -9 {beat.pid}; pool {beat.pool}, whose log has the stack, replaces it",
+        help=f"{end}; pool {beat.pool}, whose log has the stack, replaces it",
     )
 
 
