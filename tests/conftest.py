@@ -25,6 +25,12 @@ settings.register_profile("corral", deadline=None, suppress_health_check=[Health
 settings.load_profile("corral")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--make-snapshots", action="store_true", help="keep what the dashboard draws, instead of comparing"
+    )
+
+
 @pytest.fixture(scope="session")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server that all tests of the session share; each test has its own namespace on it."""

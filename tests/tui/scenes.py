@@ -155,7 +155,13 @@ def live_events(
         yield (
             batch + 2 + number,
             when,
-            events.Ended(worker="w1", number=number, tasks=[ends], durations=spread, waits=[(bucket(1.2), step)]),
+            events.Ended(
+                worker=f"ws1-4021-{1 + number % 8}",
+                number=number,
+                tasks=[ends],
+                durations=spread,
+                waits=[(bucket(1.2), step)],
+            ),
         )
     for number in range(errors):
         ordinal = done + number
@@ -176,7 +182,7 @@ def live_events(
             ),
         )
         bad = events.Ends(topic, batch, 0, "error", [(ordinal, ordinal + 1)])
-        yield batch + 1_001 + 2 * number, when, events.Ended(worker="w2", number=number, tasks=[bad])
+        yield batch + 1_001 + 2 * number, when, events.Ended(worker="ws1-4021-2", number=1_000 + number, tasks=[bad])
 
 
 def busy_state() -> State:
