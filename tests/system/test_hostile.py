@@ -188,6 +188,25 @@ async def test_a_body_that_is_no_text_fails_its_task_and_can_be_shown(system: Sy
     assert (shown.code, len(shown.json)) == (0, 1)
 
 
+async def test_a_body_that_no_client_would_send_fails_its_task_again_and_again(system: System) -> None:
+    await system.pool("outcomes")
+    client = await system.client()
+    names = Names(system.settings.namespace)
+    limit = client.connection.max_payload
+    deep, large = BOMBS["arrays"], b'"%b"' % (b"x" * (limit - 100))
+    for number, (body, why) in enumerate(((deep, "levels"), (b"[" * 201 + b"]" * 201, "levels"), (large, "limit"))):
+        run_id = f"big{number}"
+        record = Record(id=run_id, topic="typed", body=msgspec.Raw(b"1"), state="queued", created_at=1.0)
+        await client.operations.records.create(f"run.{run_id}", encode(record))
+        await client.connection.publish(names.task(run_id, "typed"), b'{"body":%b,"task":[0,0]}' % body)
+        run = client.run(run_id)
+        assert (await system.audit(run)).status.error == 1
+        (error,) = [error async for error in client.errors(run_id)]
+        assert (error.type, why in error.message) == ("BadMessage", True)
+        assert await run.retry() == 1
+        assert (await system.audit(run)).status.error == 1
+
+
 # --- what is given to the clients ----------------------------------------------------------------------
 
 BAD_NAMES: list[str] = [

@@ -23,7 +23,7 @@ from corral import checkpoint_reading, gate, keys, questions
 from corral.answering import answer_to
 from corral.book import Book
 from corral.checkpoint_reading import Anchor
-from corral.decoding import DEEPEST, too_deep
+from corral.decoding import DEEPEST, cut_levels, too_deep
 from corral.errors import BadMessage, CorralError, Unreadable
 from corral.events import AnyEvent, Interrupted, decode_event, encode_event
 from corral.jetstream.acks import sequence_of
@@ -384,6 +384,20 @@ def test_a_message_is_as_deep_as_its_brackets_say(value: object, data: st.DataOb
     levels = data.draw(st.integers(DEEPEST - 6, DEEPEST + 1))
     body = b"[" * levels + msgspec.json.encode(value) + b"]" * levels
     assert too_deep(body) is (levels + _depth(value) > DEEPEST)
+
+
+@given(st.recursive(st.none() | st.text('[]{}\\"a', max_size=4), lambda inner: st.lists(inner, max_size=3)))
+def test_what_is_cut_is_as_deep_as_wanted_and_the_rest_stays(value: object) -> None:
+    def cut(value: object, deepest: int) -> object:
+        if not isinstance(value, list):
+            return value
+        return [cut(each, deepest - 1) for each in value] if deepest else 0
+
+    body = b"[" * 500 + msgspec.json.encode(value) + b"]" * 500
+    for deepest in (1, 300, 499, 501, 502):
+        outer = min(deepest, 500)
+        inner = msgspec.json.encode(cut(value, deepest - 500)) if deepest >= 500 else b"0"
+        assert cut_levels(body, deepest) == b"[" * outer + inner + b"]" * outer
 
 
 def _depth(value: object) -> int:

@@ -25,6 +25,7 @@ from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.puller import ack_all
 from corral.job import Job
+from corral.messages import TOO_LARGE
 from corral.subjects import Names
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,10 @@ class Committer:
             try:
                 await self._publisher.store(subject, data)
             except TooLarge:
-                raise  # it will never fit
+                if not isinstance(event, events.Failed) or bytes(event.body) == TOO_LARGE:
+                    raise  # it will never fit
+                event = msgspec.structs.replace(event, body=msgspec.Raw(TOO_LARGE))
+                data = events.encode_event(event)
             except CorralError as error:
                 self.refused_at = self.refused_at or time.monotonic()
                 log.warning("an event is not stored yet", extra={"run": run_id, "error": str(error)})

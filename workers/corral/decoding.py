@@ -53,16 +53,33 @@ DEEPEST = 200
 
 _ESCAPES = re.compile(rb"\\.", re.DOTALL)
 _STRINGS = re.compile(rb'"[^"]*"')
+_BEYOND = re.compile(rb"\x01+")
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _LEVEL = ord("\\").__sub__
 """Of a bracket the level that it adds: it stands between the two."""
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
+_LEVELS = bytes(_BRACKETS[byte] if byte in b"[]{}" else ord("\\") for byte in range(256))
+"""Each byte as a bracket, or as what adds no level."""
 
 
-def too_deep(body: bytes) -> bool:
-    """Whether JSON is nested more deeply than DEEPEST."""
-    if len(body) <= 2 * DEEPEST or body.count(b"[") + body.count(b"{") <= DEEPEST:
+def too_deep(body: bytes, deepest: int = DEEPEST) -> bool:
+    """Whether JSON is nested more deeply than `deepest`."""
+    if len(body) <= 2 * deepest or body.count(b"[") + body.count(b"{") <= deepest:
         return False
     plain = _ESCAPES.sub(b"", body) if b"\\" in body else body
     brackets = _STRINGS.sub(b"", plain.translate(_BRACKETS, _OTHERS))
-    return max(accumulate(map(_LEVEL, brackets)), default=0) > DEEPEST
+    return max(accumulate(map(_LEVEL, brackets)), default=0) > deepest
+
+
+def cut_levels(data: bytes, deepest: int) -> bytes:
+    """JSON with 0 in the place of what is nested more deeply than `deepest`; `data` itself if nothing is."""
+    if not too_deep(data, deepest):
+        return data
+    plain = _STRINGS.sub(lambda text: b" " * len(text[0]), _ESCAPES.sub(b"  ", data))
+    levels = accumulate(map(_LEVEL, plain.translate(_LEVELS)))
+    beyond = bytes(map(deepest.__lt__, levels))
+    pieces, at = [], 0
+    for run in _BEYOND.finditer(beyond):  # from a bracket that opens up to the one that closes it
+        pieces.append(data[at : run.start()] + b"0")
+        at = run.end() + 1
+    return b"".join([*pieces, data[at:]])

@@ -22,6 +22,7 @@ import msgspec
 
 from corral.context import Context, Stop, SyncContext, Wiring
 from corral.errors import Interrupted, Reject, Requeue, Superseded
+from corral.messages import check_body
 from corral.processor import Processor
 from corral.retry import delay
 
@@ -80,7 +81,8 @@ async def execute(  # noqa: PLR0911  # one for each way in which a processor can
     stopped.
     """
     try:
-        message = processor.topic.decode(body)
+        # Clients refuse such a body; other programs may have stored it.
+        message = processor.topic.decode(check_body(processor.topic.name, body, wiring.limit))
     except Exception as error:  # noqa: BLE001  # a message's own __post_init__ may raise anything
         return failure(error)
     try:

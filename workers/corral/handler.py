@@ -277,7 +277,7 @@ class Handler:
         )
         if job.isolated:
             return await self._isolation.execute(job.processor, bytes(job.message.body), wiring)
-        return await execute(job.processor, job.message.body, wiring, self._threads)
+        return await execute(job.processor, bytes(job.message.body), wiring, self._threads)
 
     def _on_waiting(self, job: Job, waiting: bool) -> None:  # noqa: FBT001
         """Messages of a fan-out wait for room, or no longer."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from corral.decoding import DEEPEST, decoder, too_deep
+from corral.decoding import DEEPEST, cut_levels, decoder, too_deep
 from corral.errors import BadMessage, Unreadable
 from corral.subjects import is_run_id
 
@@ -66,10 +66,13 @@ def encode_again(message: TaskMessage) -> bytes:
 
 
 def decode_task(data: bytes, run_id: str | None = None) -> TaskMessage:
-    """The message in `data`; Unreadable if there is none, or if `run_id` cannot be a run."""
+    """The message in `data`; Unreadable if there is none, or if `run_id` cannot be a run.
+
+    Of a body that is nested so deeply that not everybody could read it, one level too many is kept, for `check_body`.
+    """
     if run_id is not None and not is_run_id(run_id):
         raise Unreadable("a task", f"it is of {run_id!r}, which cannot be a run")
-    message: TaskMessage = _decode(data)
+    message: TaskMessage = _decode(cut_levels(data, DEEPEST + 2))
     return message
 
 
@@ -93,6 +96,10 @@ def check_body(topic: str, body: bytes, limit: int) -> bytes:
     if too_deep(body):
         raise BadMessage(topic, f"it has more than {DEEPEST} levels of arrays and objects")
     return body
+
+
+TOO_LARGE = b"[" * (DEEPEST + 1) + b'"too large to be kept"' + b"]" * (DEEPEST + 1)
+"""What is kept of a body that does not fit into an event. Nothing is executed with it: `check_body` refuses it."""
 
 
 def check_json(topic: str, body: bytes) -> bytes:
