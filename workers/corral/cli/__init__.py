@@ -11,59 +11,69 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from corral import __version__
-from corral.cli import act, demo, dismiss, doctor, exits, look, prove, secure, serve, start, tui
+from corral.cli import exits
 from corral.cli.failures import guarded, outcome, prepare
 from corral.cli.login import with_login
 from corral.cli.output import say
 
 __all__ = ["main"]
 
-_COMMANDS = (
-    demo.demo,
-    serve.up,
-    serve.server,
-    serve.pool,
-    secure.bookkeeper,
-    tui.tui,
-    start.start,
-    look.runs,
-    look.show,
-    look.errors,
-    look.events,
-    look.topics,
-    look.workers,
-    act.interrupt,
-    act.retry,
-    dismiss.drain,
-    dismiss.stop,
-    prove.verify,
-    doctor.doctor,
-    prove.env,
-)
+_COMMANDS = {
+    "demo": "demo",
+    "up": "serve",
+    "server": "serve",
+    "pool": "serve",
+    "bookkeeper": "secure",
+    "tui": "tui",
+    "start": "start",
+    "runs": "look",
+    "show": "look",
+    "errors": "look",
+    "events": "look",
+    "topics": "look",
+    "workers": "look",
+    "interrupt": "act",
+    "retry": "act",
+    "drain": "dismiss",
+    "stop": "dismiss",
+    "verify": "prove",
+    "doctor": "doctor",
+    "env": "prove",
+}
+"""The file of each command, in the order of the help."""
 
-_app = typer.Typer(
-    name="corral",
-    help="Many message processors in parallel on NATS JetStream, counted exactly.\n\n"
-    "Options stand after the command: `corral runs --json`. `corral COMMAND --help` has examples.",
-    epilog="\b\nFirst steps:\n"
-    "  corral demo                                         watch workers go through thousands of files\n"
-    "  corral up processors.py                             server, workers and dashboard for processors of yours\n"
-    "  corral start newsletter '{\"number\": 7}'             start a run\n"
-    "  corral show last --follow                           see how it goes\n"
-    "  corral interrupt last                               stop it\n"
-    "  corral retry last                                   bring back what failed or was interrupted",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-)
-for _command in _COMMANDS:
-    _app.command(epilog=_command.epilog, no_args_is_help=False)(guarded(with_login(_command.function)))
+
+def _program(commands: Iterable[str]) -> typer.Typer:
+    """`corral` with these commands."""
+    program = typer.Typer(
+        name="corral",
+        help="Many message processors in parallel on NATS JetStream, counted exactly.\n\n"
+        "Options stand after the command: `corral runs --json`. `corral COMMAND --help` has examples.",
+        epilog="\b\nFirst steps:\n"
+        "  corral demo                                         watch workers go through thousands of files\n"
+        "  corral up processors.py                             server, workers and dashboard for processors of yours\n"
+        "  corral start newsletter '{\"number\": 7}'             start a run\n"
+        "  corral show last --follow                           see how it goes\n"
+        "  corral interrupt last                               stop it\n"
+        "  corral retry last                                   bring back what failed or was interrupted",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    )
+    program.callback()(_options)
+    for name in commands:
+        command = getattr(import_module(f"corral.cli.{_COMMANDS[name]}"), name)
+        program.command(epilog=command.epilog, no_args_is_help=False)(guarded(with_login(command.function)))
+    return program
 
 
 def _show_version(asked: bool) -> None:
@@ -72,8 +82,7 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@_app.callback()
-def _corral(
+def _options(
     *,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
@@ -89,8 +98,10 @@ def main() -> int:
 
 
 def _call() -> int:
+    # Making all commands takes as long as many a command itself: the one that is named will do.
+    named = [name for name in sys.argv[1:2] if name in _COMMANDS]
     try:
-        _app(prog_name="corral")
+        _program(named or _COMMANDS)(prog_name="corral")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exits.DONE
     return exits.DONE
