@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import msgspec
@@ -13,6 +13,7 @@ from corral import events
 from corral.doctor import Facts, diagnose
 from corral.errors import CorralError
 from corral.events import Receipt, bucket
+from corral.leaving import Departure, How
 from corral.ledger import Counts
 from corral.messages import TaskId
 from corral.runs import Beat, Record
@@ -48,6 +49,8 @@ class PlainSource:
         self.answers: list[asyncio.Future[Receipt | None]] = []
         self.retried: list[str] = []
         self.brought_back: asyncio.Future[int] | None = None
+        self.dismissed: list[tuple[How, list[str]]] = []
+        self.departed: asyncio.Future[list[Departure]] | None = None
         self.stopped = False
         self.diagnosed: list[str | None] = []
         self.undiagnosed: CorralError | None = None
@@ -74,6 +77,11 @@ class PlainSource:
         self.answer = asyncio.get_running_loop().create_future()
         self.answers.append(self.answer)
         return await self.answer
+
+    async def dismiss(self, how: How, workers: Sequence[str]) -> list[Departure]:
+        self.dismissed.append((how, list(workers)))
+        self.departed = asyncio.get_running_loop().create_future()
+        return await self.departed
 
     async def story(self, run_id: str, task: TaskId) -> Story:
         self.told.append((run_id, task))

@@ -367,6 +367,8 @@ SHOTS: dict[str, Shot] = {
     "ask-interrupt": Shot(working_day, INTERRUPT_BIG, sizes=(LEAST, *BOTH)),
     "ask-retry": Shot(working_day, "G k k r right", sizes=(NARROW,)),
     "ask-many": Shot(working_day, "asterisk i", sizes=BOTH),
+    "ask-drain": Shot(crew, "w D", sizes=BOTH),
+    "ask-stop-many": Shot(crew, "w P S", sizes=(NARROW,)),
     "order-given": Shot(working_day, f"{INTERRUPT_BIG} y", sizes=(NARROW,)),
     "order-done": Shot(working_day, f"{INTERRUPT_BIG} y", sizes=BOTH, then=stopped),
     # Workers, and why nothing moves.

@@ -19,6 +19,7 @@ from textual.command import Provider
 from textual.css.query import NoMatches
 
 from corral.errors import CorralError
+from corral.leaving import How
 from corral_tui import figures
 from corral_tui.diagnosis import hint
 from corral_tui.exports import write
@@ -214,6 +215,11 @@ class Dashboard(App[int], inherit_bindings=False):
     async def ask_retry(self, run_ids: list[str]) -> None:
         """Ask, and bring back what of the runs ended badly if the answer is yes."""
         await self.ordering.give("retry", run_ids)
+
+    @work
+    async def ask_dismiss(self, how: How, workers: list[str]) -> None:
+        """Ask, and tell workers to leave if the answer is yes."""
+        await self.ordering.dismiss(how, workers)
 
     # --- what is said ---------------------------------------------------------------------------------
 

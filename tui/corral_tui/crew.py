@@ -96,6 +96,8 @@ def _state(worker: WorkerView) -> Line:
         return line(("✗ silent", "error"))
     if worker.blocked:
         return line(("✗ BLOCKED", "shout"))
+    if worker.leaves:
+        return line(("■ stops", "interrupted") if worker.leaves == "stop" else ("◐ drains", "warning"))
     if worker.waiting:
         return line(("‖ no room", "warning"))
     return line(("▶ busy", "running")) if worker.busy else line(("· idle", "dim"))
@@ -123,11 +125,14 @@ def summary_lines(workers: Sequence[WorkerView], bookkeeper: str | None) -> list
     silent = sum(worker.silent for worker in workers)
     blocked = sum(bool(worker.blocked) and not worker.silent for worker in workers)
     waiting = sum(worker.waiting for worker in workers if not worker.silent)
+    leaving = sum(bool(worker.leaves) and not worker.silent for worker in workers)
     head: list[Span] = [("Workers", "strong")]
     if blocked:
         head.append((f"   {blocked} BLOCKED: nothing else moves there", "shout"))
     if silent:
         head.append((f"   {silent} silent: taken for dead, their tasks run elsewhere", "error"))
+    if leaving:
+        head.append((f"   {leaving} {'leaves' if leaving == 1 else 'leave'}: nothing new is taken there", "warning"))
     if waiting:
         head.append((f"   the queue is full: {figures.plural(waiting, 'task')} that send wait for room", "warning"))
     return [(), tuple(head), *_pools(workers, bookkeeper), ()]

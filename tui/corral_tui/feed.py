@@ -26,6 +26,7 @@ from corral.client import Client
 from corral.doctor import diagnose
 from corral.errors import CorralError
 from corral.events import Receipt
+from corral.leaving import Departure, How
 from corral.messages import TaskId
 from corral.runs import Beat, Record
 from corral.subjects import LEADER_KEY, LEDGER_KEYS
@@ -92,6 +93,9 @@ class Feed:
 
     async def retry(self, run_id: str) -> int:
         return await self._ordered(lambda client: client.run(run_id).retry())
+
+    async def dismiss(self, how: How, workers: Sequence[str]) -> list[Departure]:
+        return await self._ordered(lambda client: (client.drain if how == "drain" else client.stop)(*workers))
 
     async def story(self, run_id: str, task: TaskId) -> Story:
         return await self._ordered(lambda client: read_story(client, run_id, task))

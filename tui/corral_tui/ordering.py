@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Literal
 
 from corral.errors import CorralError
 from corral.events import Receipt
+from corral.leaving import How
 from corral_tui import figures
+from corral_tui.leaving import Dismissed, dismissed_line, fitting
 from corral_tui.orders import Order, order_line
-from corral_tui.screens.confirm import Confirm, ConfirmInterrupt, ConfirmMany, ConfirmRetry
+from corral_tui.screens.confirm import (
+    Confirm,
+    ConfirmDrain,
+    ConfirmInterrupt,
+    ConfirmLeaveMany,
+    ConfirmRetry,
+    ConfirmRuns,
+    ConfirmStop,
+)
 from corral_tui.spans import Line
 from corral_tui.values import RunView
 
@@ -30,7 +40,7 @@ class Ordering:
 
     def __init__(self, dashboard: Dashboard) -> None:
         self._dashboard = dashboard
-        self._orders: list[Order] = []
+        self._orders: list[Order | Dismissed] = []
 
     async def give(self, kind: Kind, run_ids: Sequence[str]) -> None:
         """Ask, and carry it out if the answer is yes. Runs for which there is nothing to do are left out."""
@@ -64,7 +74,7 @@ class Ordering:
 
     async def _give_many(self, kind: Kind, runs: list[RunView]) -> None:
         names = [run.id for run in runs]
-        if not await self._dashboard.push_screen_wait(ConfirmMany(kind, names)) or not names:
+        if not await self._dashboard.push_screen_wait(ConfirmRuns(kind, names)) or not names:
             return
         order = Order(kind, "", figures.plural(len(names), "run"), self._dashboard.clock())
         self._say(order)
@@ -91,18 +101,48 @@ class Ordering:
         except CorralError as error:
             order.problem = str(error)
 
-    def _say(self, order: Order) -> None:
+    async def dismiss(self, how: How, names: Sequence[str]) -> None:
+        """Ask whether these workers are to leave, and tell them if the answer is yes."""
+        dashboard = self._dashboard
+        with dashboard.source.lock:
+            workers = [worker for worker in dashboard.source.state.workers(dashboard.now) if worker.id in names]
+        ids = [worker.id for worker in fitting(how, workers)]
+        if dashboard.read_only or not ids:
+            return
+        if len(names) > 1:
+            question: Confirm = ConfirmLeaveMany(how, ids)
+        else:
+            question = ConfirmDrain(ids[0]) if how == "drain" else ConfirmStop(ids[0])
+        if not await dashboard.push_screen_wait(question):
+            return
+        order = Dismissed(how, tuple(ids), dashboard.clock())
+        self._say(order)
+        try:
+            order.told = await dashboard.source.dismiss(how, ids)
+        except CorralError as error:
+            order.problem = str(error)
+        order.ended_at = dashboard.clock()
+        dashboard.tick()
+
+    def _say(self, order: Order | Dismissed) -> None:
         self._orders.append(order)
         self._dashboard.tick()
 
     def notice(self, now: float, *, without: str | None = None) -> Line:
         """The last order that is worth a line; of one run without the interrupts that went well. The lock is held."""
         self._orders = [order for order in self._orders if not order.expired(now)]
-        shown = [order for order in self._orders if order.run_id != without or order.kind == "retry" or order.problem]
+        shown = [order for order in self._orders if not _is_said_elsewhere(order, without)]
         if not shown:
             return ()
-        order = shown[-1]
-        return order_line(order, self._dashboard.source.state.run(order.run_id, now), now)
+        order, state = shown[-1], self._dashboard.source.state
+        if isinstance(order, Dismissed):
+            return dismissed_line(order, state.workers(now), now)
+        return order_line(order, state.run(order.run_id, now), now)
+
+
+def _is_said_elsewhere(order: Order | Dismissed, run_id: str | None) -> bool:
+    """An interrupt that goes well stands in the head of its run."""
+    return isinstance(order, Order) and order.run_id == run_id and order.kind == "interrupt" and not order.problem
 
 
 def _fits(kind: Kind, run: RunView) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from corral.events import Receipt
+from corral.leaving import Departure, How
 from corral.messages import TaskId
 from corral_tui.diagnosis import Diagnosis
 from corral_tui.replay import History
@@ -54,6 +56,14 @@ class Source(Protocol):
 
         Raises:
             CorralError: it is not known, or it was refused.
+        """
+        ...
+
+    async def dismiss(self, how: How, workers: Sequence[str]) -> list[Departure]:
+        """Tell workers to leave, and wait until each has confirmed that.
+
+        Raises:
+            CorralError: some have not, or it was refused.
         """
         ...
 

@@ -113,6 +113,8 @@ class WorkerView:
     blocked_by: str = ""
     waiting: int = 0
     """Tasks whose messages wait for room in the queue."""
+    leaves: str = ""
+    """`drain` or `stop`: it was told to leave, and takes nothing new."""
     stopping: tuple[str, ...] = ()
     """Runs that are ordered to stop, of which something still runs there."""
     settings: tuple[tuple[str, float], ...] = ()

@@ -149,6 +149,7 @@ def worker_view(beat: Beat, seen_at: float, now: float, records: Mapping[str, Re
         blocked=beat.blocked,
         blocked_by=beat.blocked_by,
         waiting=beat.waiting,
+        leaves=beat.leaves,
         stopping=tuple(beat.stopping),
         settings=tuple(sorted(beat.settings.items())),
     )

@@ -106,7 +106,7 @@ class LiveScreen(Screen[None], inherit_bindings=False):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters
-        return not (action in ("interrupt", "retry") and self.dashboard.read_only)
+        return not (action in ("interrupt", "retry", "drain", "stop") and self.dashboard.read_only)
 
     def run_view(self, run_id: str) -> RunView | None:
         """A run as it stands at the last tick; takes the lock, for rows that are drawn between ticks."""

@@ -1,4 +1,4 @@
-"""The question before a run is stopped or brought back. The default is No."""
+"""The question before a run is stopped or brought back, or a worker told to leave. The default is No."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from corral.leaving import How
 from corral.ledger import Counts
 from corral_tui import figures, view
+from corral_tui.leaving import fitting, impact
 from corral_tui.spans import Line, line
+from corral_tui.state import State
 from corral_tui.text import clean
 from corral_tui.values import RunView
 from corral_tui.widgets.lines import Lines
@@ -69,10 +72,6 @@ class ConfirmOne(Confirm, inherit_bindings=False):
         Binding("left,right,h,l,tab,shift+tab,up,down", "turn", "other answer"),
     ]
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__()
-        self.run_id = run_id
-
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
             yield Lines(id="question", raised=True)
@@ -83,25 +82,13 @@ class ConfirmOne(Confirm, inherit_bindings=False):
         self.query_one(Choice).focus()
 
     @abstractmethod
-    def moot(self, run: RunView | None) -> str:
-        """What has happened to the run meanwhile, so that there is nothing left to ask; empty if nothing has."""
-
-    @abstractmethod
-    def impact(self, run: RunView) -> str:
-        """What the order would do now."""
+    def question(self, state: State, now: float) -> list[Line]:
+        """What is asked, or why there is nothing left to ask. The state's lock is held."""
 
     def tick(self, now: float) -> None:
         """The impact as it is now. The state's lock is held."""
-        run = cast("Dashboard", self.app).source.state.run(self.run_id, now)
-        moot = self.moot(run)
-        if run is None or moot:
-            said: Line = line((f"run {self.run_id} {moot}", "strong"))
-            self.query_one("#question", Lines).show([said, (), ()])
-            return
-        title = line(
-            (f"{self.VERB} ", "strong"), (run.topic, "strong"), (" ", "text"), (run.id, "accent"), ("?", "strong")
-        )
-        self.query_one("#question", Lines).show([title, (), line((self.impact(run), "text")), ()])
+        state = cast("Dashboard", self.app).source.state
+        self.query_one("#question", Lines).show([*self.question(state, now), ()])
 
     def action_answer(self, yes: bool) -> None:  # noqa: FBT001  bindings pass plain values
         self.dismiss(yes)
@@ -114,7 +101,64 @@ class ConfirmOne(Confirm, inherit_bindings=False):
         choice.choose(yes=not choice.chosen)
 
 
-class ConfirmInterrupt(ConfirmOne):
+class ConfirmRun(ConfirmOne):
+    """About one run."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self.run_id = run_id
+
+    @abstractmethod
+    def moot(self, run: RunView | None) -> str:
+        """What has happened to the run meanwhile, so that there is nothing left to ask; empty if nothing has."""
+
+    @abstractmethod
+    def impact(self, run: RunView) -> str:
+        """What the order would do now."""
+
+    def question(self, state: State, now: float) -> list[Line]:
+        run = state.run(self.run_id, now)
+        moot = self.moot(run)
+        if run is None or moot:
+            return [line((f"run {self.run_id} {moot}", "strong")), ()]
+        title = line(
+            (f"{self.VERB} ", "strong"), (run.topic, "strong"), (" ", "text"), (run.id, "accent"), ("?", "strong")
+        )
+        return [title, (), line((self.impact(run), "text"))]
+
+
+class ConfirmLeave(ConfirmOne):
+    """Whether a worker is to leave."""
+
+    HOW: ClassVar[How]
+
+    def __init__(self, worker: str) -> None:
+        super().__init__()
+        self.worker = worker
+
+    def question(self, state: State, now: float) -> list[Line]:
+        workers = state.workers(now)
+        chosen = fitting(self.HOW, [worker for worker in workers if worker.id == self.worker])
+        name = (clean(self.worker, 40), "accent")
+        if not chosen:
+            return [line(("worker ", "strong"), name, (" leaves already, or is gone", "strong")), ()]
+        title = line((f"{self.VERB} worker ", "strong"), name, (f" on {clean(chosen[0].host, 30)}?", "strong"))
+        return [title, (), *impact(self.HOW, chosen, [worker for worker in workers if worker.id != self.worker])]
+
+
+class ConfirmDrain(ConfirmLeave):
+    """Whether a worker is to finish what it has and leave."""
+
+    VERB, ROLE, HOW = "Drain", "strong", "drain"
+
+
+class ConfirmStop(ConfirmLeave):
+    """Whether a worker is to hand back what it has and leave."""
+
+    VERB, ROLE, HOW = "Stop", "error", "stop"
+
+
+class ConfirmInterrupt(ConfirmRun):
     """Whether to stop a run."""
 
     VERB = "Interrupt"
@@ -127,7 +171,7 @@ class ConfirmInterrupt(ConfirmOne):
         return view.impact_text(run)
 
 
-class ConfirmRetry(ConfirmOne):
+class ConfirmRetry(ConfirmRun):
     """Whether to bring back what of a run ended badly."""
 
     VERB = "Retry"
@@ -152,50 +196,75 @@ class Word(Input):
 
 
 class ConfirmMany(Confirm, inherit_bindings=False):
-    """Whether to stop or bring back several runs: only with the word typed."""
+    """Something that is done to several at once: only with the word typed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "answer(False)", "no", key_display="esc")]
 
-    def __init__(self, word: str, run_ids: list[str]) -> None:
+    def __init__(self, word: str, names: list[str]) -> None:
         super().__init__()
-        self._word = word
-        self._run_ids = run_ids
+        self.word = word
+        self.names = names
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
             yield Lines(id="question", raised=True)
-            yield Word(id="word", compact=True, placeholder=self._word)
+            yield Word(id="word", compact=True, placeholder=self.word)
 
     def on_mount(self) -> None:
         cast("Dashboard", self.app).tick()
         self.query_one(Word).focus()
 
+    @abstractmethod
+    def question(self, state: State, now: float) -> list[Line]:
+        """What is asked; empty if there is nothing left to ask about. The state's lock is held."""
+
     def tick(self, now: float) -> None:
         """The impact on all of them, as it is now."""
-        state = cast("Dashboard", self.app).source.state
-        runs = [run for name in self._run_ids if (run := state.run(name, now)) is not None]
-        title = line((f"{self._word.capitalize()} {figures.plural(len(runs), 'run')}?", "strong"))
-        if not runs:
-            self.query_one("#question", Lines).show([line((f"none of them is to {self._word}", "strong")), ()])
-            return
-        counts = sum((run.counts for run in runs), Counts())
-        bad, done = counts.error + counts.interrupted, counts.success + counts.error
-        what = (
-            f"removes {figures.count(counts.pending)} queued, stops {figures.count(counts.running)} running;"
-            f" {figures.count(done)} stay done"
-            if self._word == "interrupt"
-            else f"brings back {figures.plural(bad, 'task')}; {figures.count(counts.success)} stay done"
-        )
-        names = ", ".join(run.topic for run in runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else "")
-        asks = line(("type ", "dim"), (self._word, "error"), (" to do it, esc for no", "dim"))
-        self.query_one("#question", Lines).show(
-            [title, (), line((what, "text")), line((clean(names), "dim")), (), asks]
-        )
+        said = self.question(cast("Dashboard", self.app).source.state, now)
+        asks = line(("type ", "dim"), (self.word, "error"), (" to do it, esc for no", "dim"))
+        nothing: list[Line] = [line((f"none of them is to {self.word}", "strong")), ()]
+        self.query_one("#question", Lines).show([*said, (), asks] if said else nothing)
 
     def action_answer(self, yes: bool) -> None:  # noqa: FBT001  bindings pass plain values
         self.dismiss(yes)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if event.value.strip().lower() == self._word:
+        if event.value.strip().lower() == self.word:
             self.dismiss(True)  # noqa: FBT003  the answer
+
+
+class ConfirmRuns(ConfirmMany):
+    """Whether to stop or bring back several runs."""
+
+    def question(self, state: State, now: float) -> list[Line]:
+        runs = [run for name in self.names if (run := state.run(name, now)) is not None]
+        if not runs:
+            return []
+        title = line((f"{self.word.capitalize()} {figures.plural(len(runs), 'run')}?", "strong"))
+        counts = sum((run.counts for run in runs), Counts())
+        bad, done = counts.error + counts.interrupted, counts.success + counts.error
+        what = (
+            f"removes {figures.count(counts.pending)} queued, stops {figures.count(counts.running)} running;"
+            f" {figures.count(done)} stay done"
+            if self.word == "interrupt"
+            else f"brings back {figures.plural(bad, 'task')}; {figures.count(counts.success)} stay done"
+        )
+        topics = ", ".join(run.topic for run in runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else "")
+        return [title, (), line((what, "text")), line((clean(topics), "dim"))]
+
+
+class ConfirmLeaveMany(ConfirmMany):
+    """Whether several workers are to leave."""
+
+    def __init__(self, how: How, names: list[str]) -> None:
+        super().__init__(how, names)
+        self._how: How = how
+
+    def question(self, state: State, now: float) -> list[Line]:
+        workers = state.workers(now)
+        chosen = fitting(self._how, [worker for worker in workers if worker.id in self.names])
+        if not chosen:
+            return []
+        title = line((f"{self.word.capitalize()} {figures.plural(len(chosen), 'worker')}?", "strong"))
+        return [title, (), *impact(self._how, chosen, [worker for worker in workers if worker.id not in self.names])]

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
+from corral_tui import figures
 from corral_tui.crew import summary_lines, worker_columns, worker_lines, worker_row
 from corral_tui.screens.base import LiveScreen
+from corral_tui.spans import Line, joined, line
 from corral_tui.values import WorkerView
 from corral_tui.widgets.lines import Lines
 from corral_tui.widgets.pane import Pane
@@ -23,12 +25,19 @@ WITH_PANE = 20
 class WorkersScreen(LiveScreen):
     """One table, and a pane."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,w", "app.back", "back", key_display="esc")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "back", key_display="esc"),
+        Binding("w", "app.back", "back", show=False),
+        Binding("D", "drain", "drain"),
+        Binding("S", "stop", "stop"),
+        Binding("P", "mark_pool", "mark the pool", show=False),
+        Binding("asterisk", "mark_all", "mark all", show=False, key_display="*"),
+    ]
     _workers: dict[str, WorkerView] = {}  # noqa: RUF012  replaced, never changed
 
     def body(self) -> Iterable[Widget]:
         yield Lines(id="heading")
-        yield Table(id="workers", empty="no worker is up; start some:  corral pool APP")
+        yield Table(id="workers", marks=True, empty="no worker is up; start some:  corral pool APP")
         yield Pane(id="worker", raised=True)
 
     def repaint(self, now: float) -> None:
@@ -50,8 +59,51 @@ class WorkersScreen(LiveScreen):
             pane.show(worker_lines(chosen, now))
             pane.scroll_to(y=top, animate=False)
 
+    def notice(self, now: float) -> Line:
+        marked = len(self._marked())
+        return joined(
+            [line((f"{figures.plural(marked, 'worker')} marked", "marked")) if marked else (), super().notice(now)]
+        )
+
+    # --- marks and orders ----------------------------------------------------------------------------
+
+    def _marked(self) -> list[str]:
+        """Those that are marked and still there."""
+        marked = self.query_one(Table).marked
+        return [worker for worker in self._workers if worker in marked]
+
+    def _chosen(self) -> list[str]:
+        """The marked ones, or else the one under the cursor."""
+        cursor = self.query_one(Table).cursor
+        return self._marked() or ([cursor] if cursor in self._workers else [])
+
+    def action_mark_pool(self) -> None:
+        """Mark the workers of the pool of the one under the cursor."""
+        cursor = self.query_one(Table).cursor
+        pools = {worker.pool for worker in self._workers.values() if worker.id == cursor}
+        self.query_one(Table).mark([worker.id for worker in self._workers.values() if worker.pool in pools])
+        self.dashboard.tick()
+
+    def action_mark_all(self) -> None:
+        self.query_one(Table).mark(list(self._workers))
+        self.dashboard.tick()
+
+    def action_back(self) -> None:
+        """Without marks first."""
+        if self._marked():
+            self.query_one(Table).clear_marks()
+            self.dashboard.tick()
+        else:
+            self.app.pop_screen()
+
+    def action_drain(self) -> None:
+        self.dashboard.ask_dismiss("drain", self._chosen())
+
+    def action_stop(self) -> None:
+        self.dashboard.ask_dismiss("stop", self._chosen())
+
     def copied(self) -> str:
-        return self.query_one(Table).cursor or ""
+        return "\n".join(self._chosen())
 
     def exported(self) -> Any:
         return [asdict(worker) for worker in self._workers.values()]
