@@ -10,7 +10,8 @@ import sys
 
 import msgspec
 
-from corral.pool import PoolOptions, Stopping, run_pool
+from corral.pool import PoolOptions, run_pool
+from corral.supervisor import Stopping
 
 
 async def serve(options: PoolOptions) -> int:

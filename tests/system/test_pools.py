@@ -34,6 +34,7 @@ async def test_a_drained_pool_hands_its_tasks_back_without_spending_an_attempt(s
 
 
 async def test_a_draining_pool_takes_nothing_new_and_lets_tasks_finish(system: System) -> None:
+    system.set(drain_timeout=600.0)
     first = await system.pool("crashes")
     client = await system.client()
     run = await client.start("crowd", 5)
