@@ -70,6 +70,17 @@ async def test_a_limit_that_is_set_on_purpose_is_raised_and_never_lowered(
     await topology.destroy(connection, names)
 
 
+async def test_an_age_of_events_that_is_set_on_purpose_holds_from_then_on(
+    connection: Connection, namespace: str
+) -> None:
+    names = Names(namespace)
+    for settings, then in ((Settings(), 604_800), (Settings(events_max_age=3600.0), 3600), (Settings(), 3600)):
+        await streams.ensure(connection, names, settings)
+        info = await connection.api(f"STREAM.INFO.{names.events_stream}")
+        assert info["config"]["max_age"] == then * 1_000_000_000
+    await topology.destroy(connection, names)
+
+
 async def test_a_limit_that_the_server_has_no_room_for_stays(server_process: Callable[..., ServerProcess]) -> None:
     server = server_process(max_file="1GB")
     async with publishing(server.url) as (connection, _):

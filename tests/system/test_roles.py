@@ -458,6 +458,36 @@ async def test_nobody_rolls_up_tasks_or_events(everybody: dict[str, Connection],
 
 
 @pytest.mark.usefixtures("pool")
+async def test_who_may_write_a_key_can_erase_the_bucket_and_live_runs_survive_that(secured: Secured) -> None:
+    """The server forces the header on wherever expiry is told to watchers: see docs/decisions/018."""
+    for role, key in (("worker", "topic.x"), ("operator", "interrupt.nobody")):
+        async with secured.client("operator") as operator, secured.client("bookkeeper") as bookkeeper:
+            held = await operator.start("nobody.serves", {}, unique="kept")
+            stopped = await operator.start("long", {})
+            async for status in stopped.watch():
+                if status.root == "running":
+                    break
+            connection = await secured.connect(role)
+            publisher = Publisher(connection)
+            await publisher.store(KEY(key), b"gone", headers={"Nats-Rollup": "all"})
+            await publisher.close()
+            await connection.close()
+
+            async def written(run_id: str, records: Any = bookkeeper.operations.records) -> None:
+                async for batch in records.watch(f"run.{run_id}"):
+                    if batch:
+                        return
+
+            await within(written(held.id), "the record")
+            with pytest.raises(DuplicateRun):
+                await operator.start("nobody.serves", {"other": 1}, unique="kept")
+            receipt = await within(stopped.interrupt(wait=True), "the end of a run that went on")
+            assert receipt is not None
+            assert receipt.stopped == 1
+            await within(held.interrupt(wait=True), "the end of the run that waited")
+
+
+@pytest.mark.usefixtures("pool")
 async def test_nobody_speaks_in_another_workers_name_under_its_own(secured: Secured) -> None:
     worker = await secured.connect("worker")
     async with secured.client("viewer") as viewer:

@@ -27,11 +27,13 @@ async def stand(
     lead: Callable[[], Awaitable[None]],
     *,
     make_room: Callable[[], Awaitable[None]],
+    restore: Callable[[], Awaitable[None]],
     only: bool = False,
 ) -> None:
     """Stand for election until cancelled; while elected, run `lead`. `lease` is in seconds.
 
-    `make_room` is called when there is none for the lease.
+    `make_room` is called when there is none for the lease; `restore` when somebody has erased the bucket while this one
+    was elected.
 
     Raises:
         PermissionDenied: this user may not be elected, and `only` for that was it started.
@@ -55,7 +57,7 @@ async def stand(
         log.info("elected as bookkeeper", extra={"pool": name})
         leading = asyncio.ensure_future(lead())
         try:
-            await _renew(records, name, lease, revision, leading)
+            await _renew(records, name, lease, revision, leading, restore)
         finally:
             leading.cancel()
             await asyncio.wait({leading})
@@ -64,7 +66,14 @@ async def stand(
             await asyncio.sleep(lease / 3)  # another one may have better luck
 
 
-async def _renew(records: Records, name: str, lease: float, revision: int, leading: asyncio.Future[None]) -> None:
+async def _renew(  # noqa: PLR0917
+    records: Records,
+    name: str,
+    lease: float,
+    revision: int,
+    leading: asyncio.Future[None],
+    restore: Callable[[], Awaitable[None]],
+) -> None:
     """Keep the lease while `leading` goes on; returns when either is over."""
     loop = asyncio.get_running_loop()
     good_until = loop.time() + lease
@@ -75,7 +84,9 @@ async def _renew(records: Records, name: str, lease: float, revision: int, leadi
                 async with asyncio.timeout_at(good_until):
                     revision = await records.update(LEADER_KEY, name.encode(), revision, ttl=lease)
             except (CorralError, TimeoutError) as error:
-                if isinstance(error, Conflict) or loop.time() >= good_until:
+                if isinstance(error, Conflict) and (regained := await _regain(records, name, lease, restore)):
+                    revision, good_until = regained, loop.time() + lease
+                elif isinstance(error, Conflict) or loop.time() >= good_until:
                     log.warning("no longer the bookkeeper", extra={"pool": name, "error": str(error)})
                     return
             else:
@@ -83,6 +94,18 @@ async def _renew(records: Records, name: str, lease: float, revision: int, leadi
     finally:
         if loop.time() < good_until:
             await _resign(records, revision)
+
+
+async def _regain(records: Records, name: str, lease: float, restore: Callable[[], Awaitable[None]]) -> int | None:
+    """The revision of a new lease, where the old one was erased with all that is stored; None if it was not."""
+    try:
+        if not await records.is_blank(LEADER_KEY):
+            return None  # it has ended, or was given back: that leaves a mark
+        await restore()  # also if another one is quicker: it knows nothing of the runs
+        return await records.create(LEADER_KEY, name.encode(), ttl=lease)
+    except CorralError as error:
+        log.warning("the lease was erased", extra={"pool": name, "error": str(error)})
+        return None
 
 
 async def _resign(records: Records, revision: int) -> None:

@@ -50,7 +50,13 @@ async def keep_books(access: Access, settings: Settings, on_ready: Callable[[], 
 
         name = f"bookkeeper-{secrets.token_hex(3)}"
         await stand(
-            Records(connection, publisher, names), name, settings.lease, lead, make_room=bookkeeper.make_room, only=True
+            Records(connection, publisher, names),
+            name,
+            settings.lease,
+            lead,
+            make_room=bookkeeper.make_room,
+            restore=bookkeeper.restore,
+            only=True,
         )
     finally:
         await publisher.close()

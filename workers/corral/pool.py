@@ -131,6 +131,7 @@ class Pool:
                     self._settings.lease,
                     self._bookkeeper.lead,
                     make_room=self._bookkeeper.make_room,
+                    restore=self._bookkeeper.restore,
                 ),
                 name="election",
             )

@@ -50,6 +50,10 @@ class Records:
         stored = await self._last(key, leader=leader)
         return self._entry(stored) if stored is not None and stored.operation is None else None
 
+    async def is_blank(self, key: str) -> bool:
+        """Whether nothing is known of a key, not even that it was deleted or has expired."""
+        return await self._last(key, leader=True) is None
+
     async def create(self, key: str, value: bytes, *, ttl: float | None = None) -> int:
         """Write a key that has no value, and return its revision. `ttl` is in seconds, rounded up to whole ones.
 

@@ -32,6 +32,7 @@ _MARKER_TTL = 600
 _MAX_WAITING = 65_536
 _SMALLEST_DIVISOR = 64  # a server with room for less than this part of the settings is of no use
 _TRIES = 3  # of looking and making, while others make the same
+_DEFAULT_AGE = int(Settings().events_max_age * _NS)
 _DEFAULTS = {Settings().tasks_max_bytes, Settings().events_max_bytes, Settings().runs_max_bytes}
 # What Corral cannot do without, where it is part of the configuration. Limits stay as the operator has set them.
 _STREAM_NEEDS = (
@@ -59,8 +60,8 @@ async def ensure(connection: Connection, names: Names, settings: Settings) -> bo
     """Make the streams that are missing; True if this call made the bucket, the last of them.
 
     Streams that exist keep their limits, but one that is below a limit that was set on purpose (other than the
-    default) is raised to it. On a server with less room than the settings ask for, the limits of new streams are made
-    smaller until they fit.
+    default) is raised to it, and an age of events that was set on purpose holds from then on. On a server with less
+    room than the settings ask for, the limits of new streams are made smaller until they fit.
 
     Raises:
         StorageFull: there is no room even for small streams.
@@ -149,6 +150,7 @@ async def _keep_stream(connection: Connection, config: dict[str, Any]) -> bool:
             raise Misconfigured(f"the stream {name}", _told(existing, changes)) from error
         _log.info("stream changed", extra={"stream": name, "changes": changes})
     await _raise_limit(connection, merged, config["max_bytes"])
+    await _set_age(connection, merged, config.get("max_age", 0))
     return True
 
 
@@ -167,6 +169,17 @@ async def _raise_limit(connection: Connection, existing: dict[str, Any], limit: 
         )
     else:
         _log.info("stream changed", extra={"stream": name, "changes": {"max_bytes": limit}})
+
+
+async def _set_age(connection: Connection, existing: dict[str, Any], age: int) -> None:
+    """Keep messages for as long as the settings say, if that was set on purpose."""
+    if age in (0, _DEFAULT_AGE, existing.get("max_age", 0)):
+        return
+    name = existing["name"]
+    now = await _config_of(connection, f"STREAM.INFO.{name}", _NO_STREAM)
+    if now is not None:
+        await connection.api(f"STREAM.UPDATE.{name}", {**now, "max_age": age})
+        _log.info("stream changed", extra={"stream": name, "changes": {"max_age": age / _NS}})
 
 
 async def _config_of(connection: Connection, question: str, absent: int) -> dict[str, Any] | None:
