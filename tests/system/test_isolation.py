@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from corral.context import Stop, Wiring
+from corral.credentials import Access
+from corral.executor import Success
+from corral.isolation import ChildAssignment, Isolation
+from corral.settings import Settings
+from tests.system.apps.alone import app
+from tests.system.apps.cues import FOLDER
 from tests.system.pools import System
 from tests.system.stage import within
 
@@ -53,6 +63,40 @@ async def test_the_death_of_the_process_is_a_failed_attempt(system: System) -> N
     assert (error.type, error.attempt) == ("Killed", 2)
     assert "SIGKILL" in error.message
     assert system.truth()["attempt 1"] == system.truth()["attempt 2"] == 1
+
+
+async def test_a_process_that_died_before_it_had_its_task_does_not_fail_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    assignment = ChildAssignment("tests.system.apps.alone", "worker", Access.of(["nats://127.0.0.1"]), Settings())
+    isolation = Isolation(assignment, 1)
+    processor = app.processors["alone"]
+    try:
+        for _ in range(2):
+            assert isinstance(await isolation.execute(processor, b"0", _wiring()), Success)
+            (child,) = isolation._all
+            os.kill(child.process.pid, signal.SIGKILL)  # and no chance to notice it before the next task
+    finally:
+        await isolation.close()
+
+
+def _wiring() -> Wiring[Any]:
+    async def nothing(*_: Any, **__: Any) -> Any:
+        raise AssertionError
+
+    return Wiring(
+        run_id="run",
+        task=(0, 0),
+        topic="alone",
+        attempt=1,
+        state=None,
+        stop=Stop(),
+        processors=app.processors,
+        limit=1 << 20,
+        send=nothing,
+        start=nothing,
+    )
 
 
 async def test_a_time_out_ends_a_process_that_does_not_end_by_itself(system: System) -> None:

@@ -113,6 +113,7 @@ class _Session:
         processor = self._app.processors[task.topic]
         outcome: Outcome
         try:
+            await write(self._writer, Ready())
             outcome = await execute(processor, bytes(task.body), self._wiring(task), self._threads)
         except asyncio.CancelledError as error:
             outcome = Stopped() if self._stop.is_set() else failure(error)

@@ -4,7 +4,7 @@ A child imports the app itself, enters its lifespan, and executes one task at a 
 worker, so that its fan-out is like any other. It lives as long as its worker at most: its standard input ends with
 the worker.
 
-    Execute ->      <- Call(send) ... Reply ->      <- Done
+    Execute ->      <- Ready      <- Call(send) ... Reply ->      <- Done
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The child can execute tasks."""
+    """The child can execute tasks; and then, for each: it has this one, and begins."""
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -114,6 +114,8 @@ class Child:
         self.process = process
         self.reader = reader
         self.writer = writer
+        self.has_task = False
+        """Whether it has said that it has the task that it was sent."""
 
     @classmethod
     async def start(cls, assignment: ChildAssignment) -> Child:
@@ -158,6 +160,10 @@ class Child:
         return await self.process.wait()
 
 
+class _NotBegun(Exception):
+    """The process has died before the task began. Says how."""
+
+
 class Isolation:
     """The children of one worker, started when they are needed and used again: `size`, and one for each `lend`."""
 
@@ -186,10 +192,19 @@ class Isolation:
     # --- how ---------------------------------------------------------------------------------------
 
     async def _execute(self, processor: Processor[Any, ..., Any], body: bytes, wiring: Wiring[Any]) -> Outcome:
+        # What has killed a process before it had the task was not the task, which has a right to be executed.
+        with contextlib.suppress(_NotBegun):
+            return await self._attempt(processor, body, wiring)
+        try:
+            return await self._attempt(processor, body, wiring)
+        except _NotBegun as error:
+            return failed_attempt(processor, wiring.attempt, _killed(processor, f"it did not start: {error}"))
+
+    async def _attempt(self, processor: Processor[Any, ..., Any], body: bytes, wiring: Wiring[Any]) -> Outcome:
         try:
             child = await self._take()
         except (ConnectionError, OSError) as error:
-            return failed_attempt(processor, wiring.attempt, _killed(processor, f"it did not start: {error}"))
+            raise _NotBegun(str(error)) from None
         talking = asyncio.create_task(self._talk(child, body, wiring))
         limit = None if processor.timeout is None else processor.timeout + self._grace
         try:
@@ -240,11 +255,14 @@ class Isolation:
             code = await self._end(child)
             if stopping:
                 return Stopped(killed=True)
+            if done and not child.has_task:
+                raise _NotBegun(f"it {_ending(code)}")
             why = f"it {_ending(code)}" if done else f"it took longer than {processor.timeout:g} s"
             return failed_attempt(processor, wiring.attempt, _killed(processor, why))
 
     async def _talk(self, child: Child, body: bytes, wiring: Wiring[Any]) -> Outcome:
         task = Execute(wiring.run_id, wiring.task, wiring.topic, wiring.attempt, wiring.limit, msgspec.Raw(body))
+        child.has_task = False
         await write(child.writer, task)
         while True:
             match await child.receive():
@@ -253,7 +271,7 @@ class Isolation:
                 case Call() as call:
                     await write(child.writer, await self._send(call, wiring))
                 case Ready():
-                    continue
+                    child.has_task = True
 
     async def _send(self, call: Call, wiring: Wiring[Any]) -> Reply:
         try:
