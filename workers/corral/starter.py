@@ -196,7 +196,9 @@ class Starter:
         while True:
             entry = await self._records.get(run_key(fresh.id), leader=True)
             if entry is None:
-                raise RunExists(fresh.id)
+                # Refused because of a write that is not stored, and may never be: of a cluster's leader that lost
+                # its others, or of one that has just gone.
+                raise Unconfirmed(f"the record of run {fresh.id}")
             record = decode_record(entry.value, fresh.id)
             if record.topic != fresh.topic or bytes(record.body) != bytes(fresh.body):
                 raise RunExists(fresh.id)

@@ -22,7 +22,7 @@ from nats.aio.client import Client as NatsClient
 
 from corral.credentials import API_PREFIX, INBOX_PREFIX, Access
 from corral.decoding import decoder
-from corral.errors import ApiError, BadName, NoServer, PermissionDenied, TooLarge
+from corral.errors import ApiError, BadName, NoServer, PermissionDenied, TooLarge, Unconfirmed
 from corral.jetstream.entrance import reason_of
 from corral.jetstream.link import Link
 from corral.jetstream.requests import Requests
@@ -263,9 +263,10 @@ class Connection:
             code = error.get("err_code") or error.get("code", 0)
             refused = ApiError(code, error.get("description", ""))
             # What is placed on a node that is away may be made elsewhere: then asking again is not the way.
-            again = refused.passes and code != _CONSUMER_OFFLINE
-            if not again or time.monotonic() + _UNAVAILABLE_WAIT > deadline:
+            if not refused.passes or code == _CONSUMER_OFFLINE:
                 raise refused
+            if time.monotonic() + _UNAVAILABLE_WAIT > deadline:
+                raise Unconfirmed(f"a call of {suffix}, after {timeout:.3g} s in which {refused}")
             await asyncio.sleep(_UNAVAILABLE_WAIT)
 
     def api_subject(self, suffix: str) -> str:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
-from corral.errors import NoResponder, PermissionDenied, Unconfirmed
+from corral.errors import ApiError, NoResponder, PermissionDenied, Unconfirmed
 from corral.jetstream.acks import Acks, sequence_of
 from corral.jetstream.connection import Connection
 from corral.jetstream.subscription import Message, status_of
@@ -16,6 +16,7 @@ from corral.jetstream.window import ABSENT_GRACE, Window
 __all__ = ["Publisher", "Window"]
 
 _ABSENT_WAIT = 0.1  # seconds between two attempts at a stream that does not answer
+_UNAVAILABLE_WAIT = 0.25  # seconds between two attempts while a cluster misses a node or a leader
 
 
 class Publisher:
@@ -55,7 +56,15 @@ class Publisher:
         while True:
             reply = await self._store_once(subject, payload, all_headers, deadline)
             if status_of(reply) != "503":
-                return sequence_of(subject, reply.data)
+                try:
+                    return sequence_of(subject, reply.data)
+                except ApiError as refused:
+                    if not refused.passes:
+                        raise
+                    if time.monotonic() + _UNAVAILABLE_WAIT > deadline:
+                        raise Unconfirmed(f"storing a message on {subject}, after a time in which {refused}") from None
+                await asyncio.sleep(_UNAVAILABLE_WAIT)
+                continue
             if time.monotonic() > absent_until:
                 raise NoResponder(subject)
             await asyncio.sleep(_ABSENT_WAIT)

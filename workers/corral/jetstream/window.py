@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from corral.errors import CorralError, NoResponder, PermissionDenied, StorageFull
+from corral.errors import ApiError, CorralError, NoResponder, PermissionDenied, StorageFull
 from corral.jetstream.acks import Acks, sequence_of
 from corral.jetstream.connection import Connection
 from corral.jetstream.subscription import Message, status_of
@@ -166,7 +166,10 @@ class Window:
                 if self._on_full is not None:
                     self._on_full(full.description)
         except CorralError as error:
-            self._fail(error)
+            if isinstance(error, ApiError) and error.passes:
+                self._refused[token] = entry  # a cluster misses a node or a leader
+            else:
+                self._fail(error)
 
     def _fail(self, error: CorralError) -> None:
         self._failure = self._failure or error
