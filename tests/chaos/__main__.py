@@ -61,8 +61,8 @@ async def _run(seeds: list[int], cluster: bool, folder: Path) -> int:
         plan = make_plan(seed, cluster=cluster)
         print(describe(plan), flush=True)
         servers = Servers(place / "servers", cluster=cluster)
-        await servers.start()
         try:
+            await servers.start()
             outcome = await run_history(plan, servers, place / "history")
         except Exception as error:  # noqa: BLE001  # the next history may do better
             print(f"  seed {seed} came to no end: {error!r}".replace("\\n", "\n"), flush=True)

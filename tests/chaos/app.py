@@ -110,6 +110,11 @@ async def alone(message: Work, ctx: Context) -> None:
     await _work(message, ctx)
 
 
+@app.processor("alone-twice", attempts=2, backoff=0.1, isolate=True)
+async def alone_twice(message: Work, ctx: Context) -> None:
+    await _work(message, ctx)
+
+
 @app.processor("keyed", unique="{key}")
 async def keyed(message: Work, ctx: Context) -> None:
     await _work(message, ctx)

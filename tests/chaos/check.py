@@ -209,7 +209,7 @@ def _expected(work: Work, *, healed: bool) -> str | None:
         case "flaky":
             return None if healed else "error"
         case "fail":
-            attempts = {"tough": 3, "thread": 2}.get(work.topic, 1)
+            attempts = {"tough": 3, "thread": 2, "alone-twice": 2}.get(work.topic, 1)
             return "error" if work.times >= attempts else "success"
         case _:
             return "success"

@@ -16,6 +16,11 @@ def make_plan(seed: int, *, cluster: bool = False) -> Plan:
     rng = random.Random(f"{seed} {cluster}")
     starts, interrupts, retries = _workload(rng)
     faults = _faults(rng, cluster=cluster)
+    # Drawn apart, so that the seeds of before there were these have kept their histories, but for what is added.
+    more = random.Random(f"{seed} {cluster} added")
+    _add_faults(more, faults, cluster=cluster)
+    if any(fault.what == "kill child" or fault.step.startswith("child:") for fault in faults):
+        starts.append(_isolated_run(more))
     clocks = {rng.choice(POOLS): rng.choice((-3600.0, 3600.0))} if rng.random() < 0.12 else {}
     return Plan(
         seed=seed,
@@ -112,6 +117,16 @@ def _duration(rng: random.Random) -> float:
     return rng.choice((0.0, 0.0, 0.01, 0.05, 0.05, 0.3, 1.0))
 
 
+def _isolated_run(rng: random.Random) -> Start:
+    kinds: tuple[How, ...] = ("ok", "fail", "reject")
+    fan = [
+        Work(f"alone.{i}", rng.choice(("alone", "alone-twice")), how=rng.choices(kinds, (6, 2, 1))[0], times=1,
+             seconds=_duration(rng), many=rng.choice((0, 0, 0, 60)))
+        for i in range(rng.randint(4, 8))
+    ]  # fmt: skip
+    return Start(at=0.0, producer=rng.choice(PRODUCERS), id="alone", work=Work("alone", fan=fan))
+
+
 # --- faults --------------------------------------------------------------------------------------
 
 _WORKER_STEPS = (
@@ -144,8 +159,19 @@ def _faults(rng: random.Random, *, cluster: bool) -> list[Fault]:
     return faults
 
 
-_ONCE = ("kill server", "stop server", "freeze server", "fill server", "lose tail", "kill leader", "rolling restart")
+_ONCE = (
+    "kill server", "stop server", "server away", "freeze server", "fill server", "lose tail", "kill leader",
+    "rolling restart", "refuse node", "hold node", "hold node out", "hold node in",
+)  # fmt: skip
 """Of what happens to the server, one thing a history: it must be over before the next."""
+
+
+def _add_faults(rng: random.Random, faults: list[Fault], *, cluster: bool) -> None:
+    if rng.random() < 0.25:
+        faults.extend(_children(rng))
+    if rng.random() < (0.45 if cluster else 0.03):
+        faults[:] = [fault for fault in faults if fault.what not in _ONCE]
+        faults.append(_cut_off(rng) if cluster else Fault("server away", at=_moment(rng), seconds=60.0))
 
 
 def _moment(rng: random.Random) -> float:
@@ -213,6 +239,22 @@ def _server_at_step(rng: random.Random) -> Fault:
 def _lose_tail(rng: random.Random) -> Fault:
     whom = rng.choice(("", "", "TASKS", "EVENTS", "RUNS"))  # all streams, or one more than the others
     return Fault("lose tail", at=_moment(rng), whom=whom, seconds=rng.choice((0.1, 0.3, 1.0, 2.0)))
+
+
+def _children(rng: random.Random) -> list[Fault]:
+    at_random = [Fault("kill child", at=_moment(rng), which=rng.randint(0, 3)) for _ in range(rng.randint(1, 3))]
+    return [*at_random, _at_step(rng, "kill", "child", ("begun", "ran"), most=3)]
+
+
+_CUTS = (1.0, 2.5, 4.0, 7.0, 9.0, 12.0, 16.0)
+
+
+def _cut_off(rng: random.Random) -> Fault:
+    what: What = rng.choice(("refuse node", "hold node", "hold node", "hold node out", "hold node in"))
+    # With the routes alone, clients stay on both sides; else these have only this node, and the others do not have it.
+    whom = rng.choice(("", "", "none", "a", "b", "a p", "b q", "p"))
+    # Servers elect another leader after 4 to 9 s; one without its quorum notices within 10 to 20 s.
+    return Fault(what, at=_moment(rng), whom=whom, which=rng.randint(0, 2), seconds=rng.choice(_CUTS))
 
 
 def _leader(rng: random.Random) -> Fault:

@@ -116,6 +116,7 @@ class _History:
             if late:
                 told = [f"{one.order.do} {one.order.id}: {one.said}" for one in self.told]
                 live = [record.id for record in self.records.values() if record.live]
+                await self.world.say_where()
                 standing = [await how_it_stands(self.world, client, run_id) for run_id in live]
                 raise AssertionError(
                     f"in {ENDS} s this did not come: {what}\n  {[task.get_name() for task in late]}\n  "

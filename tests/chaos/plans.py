@@ -49,12 +49,14 @@ What = Literal[
     "kill pool only",
     "kill bookkeeper",
     "kill producer",
+    "kill child",  # the process of an isolated task, and not its worker
     "freeze",  # a worker
     "freeze pool",
     "freeze bookkeeper",
     "drain",
     "kill server",
     "stop server",
+    "server away",  # for a minute
     "freeze server",
     "fill server",
     "lose tail",
@@ -69,6 +71,10 @@ What = Literal[
     "step down",  # of the leader of a stream
     "kill leader",
     "rolling restart",
+    "refuse node",  # one of three, and who is on its side, are cut off from the others
+    "hold node",
+    "hold node out",  # what comes from that side
+    "hold node in",
 ]
 
 
@@ -80,7 +86,8 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     step: str = ""
     nth: int = 1
     whom: str = ""
-    """A pool, a producer, a node, a stream."""
+    """A pool, a producer, a stream. Of a node that is cut off: who is on its side, and all others on the other;
+    empty: only the routes between the servers are cut."""
     which: int = 0
     """Among several, this one modulo their number."""
     seconds: float = 0.0

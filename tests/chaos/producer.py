@@ -6,6 +6,7 @@ A process of its own, so that it can be killed between the steps of what it does
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from typing import Any, Literal
 
@@ -43,13 +44,19 @@ class Said(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 async def main(url: str) -> None:
-    """Carry out orders until there are no more."""
+    """Carry out orders until there are no more. Told SIGUSR1, it says what it waits for."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _say_where)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with Client(url, settings=Settings.from_env()) as client, asyncio.TaskGroup() as group:
         print("{}", flush=True)
         while line := await reader.readline():
             group.create_task(_carry_out(client, msgspec.json.decode(line, type=Order)))
+
+
+def _say_where() -> None:
+    for task in asyncio.all_tasks():
+        task.print_stack()
 
 
 async def _carry_out(client: Client, order: Order) -> None:

@@ -1,10 +1,15 @@
-"""The server of a history: one, or three as a cluster. Each is reached through proxies of the one who connects."""
+"""The server of a history: one, or three as a cluster. Each is reached through proxies of the one who connects.
+
+So are the nodes of a cluster by each other: a node dials each other one through a proxy, and by what it advertises,
+by which the others would find their own way, nobody can be reached.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from contextlib import AsyncExitStack, closing
+from itertools import permutations
 from pathlib import Path
 
 from corral.errors import CorralError
@@ -19,6 +24,7 @@ cluster {{
     name: chaos
     listen: "127.0.0.1:{port}"
     routes: [{routes}]
+    advertise: "127.0.0.1:{nowhere}"
     no_advertise: true
 }}
 """
@@ -29,12 +35,34 @@ class Servers:
 
     def __init__(self, folder: Path, *, cluster: bool) -> None:
         self.cluster = cluster
-        self.nodes = _cluster(folder) if cluster else [ServerProcess(folder / "n0", max_file="64MB")]
+        names, max_file = (("n0", "n1", "n2"), "100TB") if cluster else (("n0",), "64MB")
+        self.nodes = [ServerProcess(folder / name, max_file=max_file) for name in names]
+        self.routes: dict[tuple[int, int], Proxy] = {}
+        """By the number of the node that dials, and of the one that it dials."""
+        self._closing = AsyncExitStack()
 
     async def start(self) -> None:
         """Start, and return when JetStream works."""
+        if self.cluster:
+            await self._lay_routes()
         await asyncio.gather(*(asyncio.to_thread(node.start) for node in self.nodes))
         await within(self._works(), "a server that works")
+
+    async def _lay_routes(self) -> None:
+        numbers = range(len(self.nodes))
+        nowhere = await self._closing.enter_async_context(Proxy(0))
+        nowhere.refuse()
+        for pair in permutations(numbers, 2):
+            self.routes[pair] = await self._closing.enter_async_context(Proxy(0))
+        ports = _free_ports(len(self.nodes))  # last, or a proxy might take one of them
+        for number, node in enumerate(self.nodes):
+            dialled = {number: ports[number]}  # a server finds out that this is itself
+            for other in numbers:
+                if other != number:
+                    self.routes[number, other].target = ports[other]
+                    dialled[other] = self.routes[number, other].port
+            routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in dialled.values())
+            node.extra = _CLUSTER.format(number=number, port=ports[number], routes=routes, nowhere=nowhere.port)
 
     async def _works(self) -> None:
         connection = await Connection.open(self.urls, name="chaos")
@@ -76,6 +104,7 @@ class Servers:
     async def stop(self) -> None:
         """End all of them."""
         await asyncio.gather(*(asyncio.to_thread(node.kill) for node in self.nodes))
+        await self._closing.aclose()
 
     @property
     def urls(self) -> list[str]:
@@ -107,15 +136,6 @@ class Line:
         """As at first."""
         for proxy in self.proxies:
             proxy.heal()
-
-
-def _cluster(folder: Path) -> list[ServerProcess]:
-    ports = _free_ports(3)
-    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
-    return [
-        ServerProcess(folder / f"n{number}", extra=_CLUSTER.format(number=number, port=port, routes=routes))
-        for number, port in enumerate(ports)
-    ]
 
 
 def _free_ports(count: int) -> list[int]:

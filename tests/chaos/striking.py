@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 from typing import Literal
 
-from corral.errors import Conflict, CorralError
+from corral.errors import CorralError
 from corral.jetstream.publisher import Publisher
 from corral.subjects import LEADER_KEY
 from tests.chaos.plans import POOLS, Fault
@@ -18,11 +18,17 @@ from tests.chaos.world import World
 from tests.servers import ServerProcess
 
 _FILLER = 256 << 10
+_CHILD = 4.0
+"""Seconds to wait for an isolated task to be there."""
+_OF_SERVERS = (
+    "kill server", "stop server", "server away", "freeze server", "fill server", "lose tail", "rolling restart",
+    "refuse node", "hold node", "hold node out", "hold node in",
+)  # fmt: skip
 
 
 async def strike(world: World, fault: Fault, pid: int | None = None) -> None:  # noqa: PLR0912  # a row of cases
     """Carry it out; `pid` is the process that has announced the step. Returns when it is healed."""
-    if fault.what in ("kill server", "stop server", "freeze server", "fill server", "lose tail", "rolling restart"):
+    if fault.what in _OF_SERVERS:
         world.servers_struck.append(fault.what)
         await _strike_server(world, fault)
         return
@@ -39,6 +45,8 @@ async def strike(world: World, fault: Fault, pid: int | None = None) -> None:  #
             _kill_pool(world, await world.bookkeeper())
         case "kill producer":
             world.kill(_known(world.parties[fault.whom].pid))
+        case "kill child":
+            world.kill(_one(await _children(world), fault.which))
         case "freeze" if pid is not None:
             await world.freeze([pid], fault.seconds)
         case "freeze":
@@ -83,6 +91,15 @@ def _kill_pool(world: World, pool: str, *, only: bool = False) -> None:
         world.kill(workers)
 
 
+async def _children(world: World) -> list[int]:
+    """The processes of isolated tasks, as soon as there is one."""
+    for _ in range(int(_CHILD / 0.05)):
+        if children := world.children():
+            return children
+        await asyncio.sleep(0.05)
+    return []
+
+
 def _drain(world: World, pool: str) -> None:
     world.struck.update(dict.fromkeys(world.workers(pool), "drained"))
     for pid in _known(world.parties[pool].pid):
@@ -91,9 +108,9 @@ def _drain(world: World, pool: str) -> None:
 
 
 async def _depose(world: World) -> None:
-    entry = await world.records.get(LEADER_KEY, leader=True)
-    if entry is not None:
-        with contextlib.suppress(Conflict):
+    with contextlib.suppress(CorralError):  # the server may be away, or another one elected
+        entry = await world.records.get(LEADER_KEY, leader=True)
+        if entry is not None:
             await world.records.delete(LEADER_KEY, entry.revision)
 
 
@@ -131,7 +148,7 @@ async def _strike_server(world: World, fault: Fault) -> None:
     nodes = world.servers.nodes
     node = nodes[fault.which % len(nodes)]
     match fault.what:
-        case "kill server":
+        case "kill server" | "server away":
             await _down(node, fault.seconds, kill=True)
         case "stop server":
             await _down(node, fault.seconds, kill=False)
@@ -147,14 +164,39 @@ async def _strike_server(world: World, fault: Fault) -> None:
             for offset in range(len(nodes)):
                 await _down(nodes[(fault.which + offset) % len(nodes)], 0.05, kill=False)
                 await world.servers.current()
-        case _:
+        case "fill server":
             await _fill(world, fault.seconds)
+        case _:
+            await _cut_off(world, fault)
 
 
 async def _down(node: ServerProcess, seconds: float, *, kill: bool) -> None:
     await asyncio.to_thread(node.kill if kill else node.stop)
     await asyncio.sleep(seconds)
     await asyncio.to_thread(node.start)
+
+
+async def _cut_off(world: World, fault: Fault) -> None:
+    """Cut a node, and who is on its side, off from the others. All of them run on."""
+    node, side = fault.which % len(world.servers.nodes), fault.whom.split()
+    links = [(i == node, j == node, proxy) for (i, j), proxy in world.servers.routes.items()]
+    if side:
+        for party in world.parties.values():
+            links += [(party.name in side, j == node, proxy) for j, proxy in enumerate(party.line.proxies)]
+    crossing = [(inside, proxy) for inside, there, proxy in links if inside != there]
+    for inside, proxy in crossing:
+        match fault.what:
+            case "refuse node":
+                proxy.refuse()
+            case "hold node":
+                proxy.hold("both")
+            case "hold node out":
+                proxy.hold("up" if inside else "down")
+            case _:
+                proxy.hold("down" if inside else "up")
+    await asyncio.sleep(fault.seconds)
+    for _, proxy in crossing:
+        proxy.heal()
 
 
 def _remember(node: ServerProcess) -> None:

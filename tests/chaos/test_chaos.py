@@ -12,10 +12,11 @@ from tests.chaos.history import describe, run_history
 from tests.chaos.servers import Servers
 
 ON_ONE_SERVER = (533, 1001)
-"""Seeds: a bookkeeper that was frozen while it wrote a checkpoint, once left an anchor without the ledgers before it;
-the server and a worker killed."""
-ON_A_CLUSTER = (8,)
-"""A rolling restart, in which a reader once met a consumer whose node was away."""
+"""Seeds: a bookkeeper that was frozen while it wrote a checkpoint, once left an anchor without the ledgers before it,
+and processes of isolated tasks that are killed; the server and a worker killed."""
+ON_A_CLUSTER = (8, 10)
+"""A rolling restart, in which a reader once met a consumer whose node was away; a node that is cut off together with a
+pool and a producer."""
 
 
 @pytest.fixture

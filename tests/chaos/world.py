@@ -226,6 +226,11 @@ class World:
         found = [line for line in lines if parents is None or line.parent in parents]
         return [line.pid for line in sorted(found, key=lambda line: line.at) if _is_alive(line.pid)]
 
+    def children(self) -> list[int]:
+        """Living processes of isolated tasks, in the order of their start."""
+        lines = [line for line in read_notes() if isinstance(line, Process) and line.role == "child"]
+        return [line.pid for line in sorted(lines, key=lambda line: line.at) if _is_alive(line.pid)]
+
     def pool_of(self, pid: int) -> str | None:
         """The pool that a process belongs to."""
         pids = {pid, *self.ancestors(pid)}
@@ -255,6 +260,13 @@ class World:
         """Let a producer do something."""
         numbered = msgspec.structs.replace(order, number=next(self._numbers))
         return await self.parties[producer].tell(numbered)
+
+    async def say_where(self) -> None:
+        """Let the producers write into their logs what they wait for."""
+        for name in PRODUCERS:
+            if (pid := self.parties[name].pid) is not None:
+                _signal(pid, signal.SIGUSR1)
+        await asyncio.sleep(1.0)
 
     # --- hands -------------------------------------------------------------------------------------
 
