@@ -197,7 +197,9 @@ def test_bad_usage(corral: Corral, arguments: list[str]) -> None:
 
 
 def test_a_setting_that_is_no_number_is_refused(corral: Corral) -> None:
-    assert corral("runs", CORRAL_ACK_WAIT="soon").code == 2
+    refused = corral("runs", CORRAL_ACK_WAIT="soon", CORRAL_NAMESPACE="other")
+    assert refused.code == 2
+    assert "'ack_wait=soon' is not a setting: Expected `float`" in refused.err
 
 
 def test_the_same_id_is_the_same_run_if_the_message_is(corral: Corral) -> None:
@@ -342,6 +344,14 @@ def test_a_reader_that_goes_away_is_no_failure(corral: Corral, command: str) -> 
         corral("start", "t", "--unique", "x" * 1000, "--on-duplicate", "join")
     done = corral.in_bash(f"'{CORRAL}' {command} | true; exit ${{PIPESTATUS[0]}}")
     assert (done.code, done.err) == (141, "")
+
+
+def test_closed_or_full_outputs_are_no_mistake_of_ours(corral: Corral) -> None:
+    assert corral.in_bash(f"'{CORRAL}' start t '{{}}' --id mine >&-").code == 0
+    assert corral.in_bash(f"'{CORRAL}' start t - <&-").code == 2
+    full = corral.in_bash(f"'{CORRAL}' runs --json > /dev/full")
+    assert (full.code, full.err) == (74, "Error: standard output cannot be written: No space left on device.\n")
+    assert [run["id"] for run in corral("runs", "--json").json] == ["mine"]
 
 
 # --- the server -----------------------------------------------------------------------------------------------

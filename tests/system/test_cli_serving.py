@@ -133,7 +133,11 @@ def test_up_brings_a_server_and_workers_and_takes_them_away(corral: Corral, numb
         run_id = corral("start", "good", "--wait").id
         up.wait_for(f"{run_id} good success", on="err")
         up.signal(number)
-        assert up.done().code == code
+        done = up.done()
+        assert done.code == code
+        heading, summary = done.out.splitlines()
+        assert heading.startswith("RUN")
+        assert summary.split()[:4] == [run_id, "good", "success", "1"]
     wait_until_the_server_has_ended(corral)
 
 

@@ -101,7 +101,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return msgspec.convert(values, cls, strict=False)
         except (msgspec.ValidationError, UnicodeError) as error:
-            raise BadName("setting", str(values), str(error)) from None
+            reason, _, name = str(error).partition(" - at `$.")
+            name = name.rstrip("`")
+            raise BadName("setting", f"{name}={values.get(name)}" if name else str(values), reason) from None
 
 
 SHARED = (

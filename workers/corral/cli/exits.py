@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from corral import errors
+from corral.cli.output import CannotWrite
 from corral.errors import CorralError
 from corral.runs import RunStatus
 
@@ -23,6 +24,8 @@ INTERRUPTED = 5
 UNKNOWN = 6
 """Nobody can say (yet): no confirmation, a timeout, events that have expired."""
 BUG = 70
+NO_OUTPUT = 74
+"""Standard output cannot be written."""
 CTRL_C = 130
 READER_GONE = 141
 """Whoever read our output has stopped reading; what a shell reports of any program then."""
@@ -53,7 +56,7 @@ class Explained(NamedTuple):
     advice: Sequence[str] = ()
 
 
-def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for each kind
+def explain(error: CorralError) -> Explained | None:  # noqa: C901, PLR0911  # one for each kind
     """The exit code of an error and what helps against it; None for what must never reach a user."""
     match error:
         case errors.DuplicateRun(run_id=holder):
@@ -68,6 +71,8 @@ def explain(error: CorralError) -> Explained | None:  # noqa: PLR0911  # one for
             return Explained(UNKNOWN)
         case errors.Unreadable():
             return Explained(UNKNOWN, ["Was it stored by a newer version? `corral --version` says which one this is."])
+        case CannotWrite():
+            return Explained(NO_OUTPUT)
         case errors.RunNotFound() | errors.AmbiguousRun() | errors.NotEnded() | errors.WorkerNotFound():
             return Explained(WRONG, _about_name(error))
         case errors.AlreadyRunning():

@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import ParamSpec
+from typing import ParamSpec, TextIO
 
 import typer
 
 from corral.cli import exits
-from corral.cli.output import note
+from corral.cli.output import CannotWrite, note
 from corral.cli.session import hide_secret
 from corral.errors import CorralError
 from corral.server import home
@@ -50,6 +50,10 @@ def prepare() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[_recent], force=True)
     logging.captureWarnings(capture=True)
     sys.unraisablehook = _keep_unraisable
+    # Whoever started this may have closed them (`>&-`): nothing is read then, and what is written is nobody's.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # for as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -81,6 +85,8 @@ def outcome(work: Callable[[], int]) -> int:  # noqa: PLR0911  # one for each wa
         except KeyboardInterrupt:
             return exits.CTRL_C
         except CorralError as error:
+            if isinstance(error, CannotWrite):
+                _leave_unwritten(sys.stdout)
             return _say_error(error)
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
@@ -94,12 +100,16 @@ def outcome(work: Callable[[], int]) -> int:  # noqa: PLR0911  # one for each wa
 
 
 def _reader_gone() -> int:
+    _leave_unwritten(sys.stdout, sys.stderr)
+    return exits.READER_GONE
+
+
+def _leave_unwritten(*streams: TextIO) -> None:
     # What is still buffered has nowhere to go; Python would complain about it on its way out.
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(nowhere, stream.fileno())
-    return exits.READER_GONE
 
 
 def _say_error(error: CorralError) -> int:

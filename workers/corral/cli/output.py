@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import msgspec
 
-from corral.errors import DuplicateRun
+from corral.errors import CorralError, DuplicateRun
 from corral.runs import plain
 
 Cell = str | int
 WIDEST = 60
 """Characters of a table's cell; a unique key may have a thousand."""
+
+
+class CannotWrite(CorralError):
+    """Standard output takes nothing more: its disk is full, for example."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"standard output cannot be written: {self.reason}"
 
 
 def note(text: str) -> None:
@@ -25,8 +37,8 @@ def note(text: str) -> None:
 
 def say(text: str) -> None:
     """A line of data for people; it may have several lines itself, but nothing that moves a terminal's cursor."""
-    sys.stdout.write(f"{printable(text)}\n")
-    sys.stdout.flush()
+    with _writing():
+        sys.stdout.write(f"{printable(text)}\n")
 
 
 def write_json(value: object) -> None:
@@ -47,9 +59,20 @@ def refusal(held: DuplicateRun) -> dict[str, str]:
 
 def _write(text: bytes) -> None:
     # JSON is UTF-8, whatever the terminal's language is.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text + b"\n")
-    sys.stdout.flush()
+    with _writing():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text + b"\n")
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has stopped reading, which is no failure
+        raise
+    except OSError as error:
+        raise CannotWrite(error.strerror or str(error)) from None
 
 
 def say_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:

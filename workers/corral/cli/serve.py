@@ -16,8 +16,8 @@ from corral.cli import exits
 from corral.cli.commands import command
 from corral.cli.hosting import PoolProcess, ends_when_told, pool_beside, some_server
 from corral.cli.options import App, Json, Namespace, NoTui, Server, Slots, Workers
-from corral.cli.output import note, plural, say, write_json
-from corral.cli.progress import run_line, runs_as_they_change
+from corral.cli.output import note, plural, say, say_table, write_json
+from corral.cli.progress import RUN_HEADINGS, run_line, run_row, runs_as_they_change
 from corral.cli.session import connected, find_server, hide_secret
 from corral.cli.tui import Dashboard, dashboard_if_possible
 from corral.client import Client
@@ -32,6 +32,8 @@ from corral.supervisor import Stopping
 
 EVERY = 1.0
 """Seconds between two lines of progress."""
+SHOWN = 20
+"""Runs in the summary of `up`."""
 
 
 @command(
@@ -195,22 +197,33 @@ def show_beside(show: Dashboard, url: str, settings: Settings, beside: PoolProce
 
 
 async def _tell(url: str, settings: Settings, beside: PoolProcess) -> int:
-    """Lines about the runs until the pool ends, or Ctrl-C."""
+    """Lines about the runs until the pool ends, or Ctrl-C; and how those stand then that have moved meanwhile."""
+    seen: dict[str, RunStatus] = {}
     async with connected(url, settings.namespace) as client:
         if (failed := await beside.ready()) is None:
             note(f"The workers are ready; what they log is in {beside.log}. Ctrl-C stops everything.")
-            telling = asyncio.create_task(_tell_runs(client))
+            telling = asyncio.create_task(_tell_runs(client, seen))
             try:
                 failed = await beside.ended()
             finally:
                 telling.cancel()
                 await asyncio.wait({telling})
+                _summarize(list(seen.values()))
     beside.complain()
     return failed
 
 
-async def _tell_runs(client: Client) -> None:
-    """At most a line a second: about the run that has moved, or about all that have."""
+def _summarize(seen: list[RunStatus]) -> None:
+    if seen:
+        newest = sorted(seen, key=lambda each: each.created_at, reverse=True)
+        say_table(RUN_HEADINGS, [run_row(each) for each in newest[:SHOWN]])
+        if len(seen) > SHOWN:
+            note(f"And {len(seen) - SHOWN:,} older ones. {_about(seen)}.")
+
+
+async def _tell_runs(client: Client, seen: dict[str, RunStatus]) -> None:
+    """At most a line a second: about the run that has moved, or about all that have. Fills `seen` with these."""
+    began = time.time()
     moved: dict[str, RunStatus] = {}
     ended: set[str] = set()
     news = asyncio.Event()
@@ -220,6 +233,8 @@ async def _tell_runs(client: Client) -> None:
             if each.ended and each.id in ended:
                 continue  # its record was only written once more
             moved[each.id] = each
+            if each.finished_at is None or each.finished_at.timestamp() >= began:
+                seen[each.id] = each
             news.set()
             if each.ended:
                 ended.add(each.id)
