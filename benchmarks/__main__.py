@@ -9,13 +9,15 @@ import argparse
 import asyncio
 import sys
 
-from benchmarks import dashboard, fanout, interrupt, pressure, runs, scale, start, tasks
+from benchmarks import dashboard, fanout, interrupt, pressure, runs, scale, start, storm, tasks
 from benchmarks.figures import Figure, Table, machine, rows
 from benchmarks.measuring import Benchmark
 from benchmarks.stage import server_version
 
 ALL = [
-    each for module in (tasks, fanout, start, interrupt, runs, scale, pressure, dashboard) for each in module.BENCHMARKS
+    each
+    for module in (tasks, fanout, start, interrupt, runs, scale, pressure, storm, dashboard)
+    for each in module.BENCHMARKS
 ]
 
 

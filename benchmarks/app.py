@@ -28,6 +28,7 @@ NOTHING = Topic("nothing", Item)
 PAUSE = Topic("pause", Item)
 NOTED = Topic("noted", Item)
 HOLD = Topic("hold", Item)
+FAILING = Topic("failing", Item)
 UNSERVED = Topic("unserved", Item)
 
 app = App()
@@ -43,6 +44,12 @@ async def spread(message: Spread, ctx: Context[None]) -> None:
 @app.processor(NOTHING)
 async def nothing(_: Item) -> None:
     """Do nothing."""
+
+
+@app.processor(FAILING)
+async def failing(item: Item) -> None:
+    """Fail, each with a message of its own."""
+    raise LookupError(f"no row {item.id}")
 
 
 @app.processor(PAUSE)

@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks.app import PAUSE, SPREAD, Spread
 from benchmarks.figures import Figure
 from benchmarks.measuring import Benchmark, Bring
-from benchmarks.stage import Stage, memory_of, stage
+from benchmarks.stage import Stage, look, stage
 from corral import Run, StorageFull
 from corral.settings import Settings
 
@@ -44,7 +44,7 @@ async def _pressed(here: Stage, seconds: float) -> list[Figure]:
         "the server": here.server,
     }
     held: list[dict[str, float]] = []
-    looking = asyncio.create_task(_look(processes, held))
+    looking = asyncio.create_task(look(processes, held, LOOK))
     began = time.perf_counter()
     started, refused = await _produce(here, seconds)
     pressed = time.perf_counter() - began
@@ -79,12 +79,6 @@ async def _produce(here: Stage, seconds: float) -> tuple[list[Run], int]:
             refused += 1
             await asyncio.sleep(AGAIN)
     return started, refused
-
-
-async def _look(processes: dict[str, int], held: list[dict[str, float]]) -> None:
-    while True:
-        held.append({name: await asyncio.to_thread(memory_of, pid) for name, pid in processes.items()})
-        await asyncio.sleep(LOOK)
 
 
 async def _drained(here: Stage, started: list[Run]) -> None:

@@ -110,6 +110,13 @@ def memory_of(pid: int) -> float:
     return int(done.stdout) / 1024
 
 
+async def look(processes: dict[str, int], held: list[dict[str, float]], seconds: float) -> None:
+    """Note what processes hold, every so many seconds, until cancelled."""
+    while True:
+        held.append({name: await asyncio.to_thread(memory_of, pid) for name, pid in processes.items()})
+        await asyncio.sleep(seconds)
+
+
 async def growth(pid: int, work: Awaitable[T]) -> tuple[T, float]:
     """What `work` returns, and by how many megabytes a process has grown at most meanwhile."""
     before = most = memory_of(pid)

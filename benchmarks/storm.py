@@ -1,0 +1,119 @@
+"""A million tasks that all fail, and a hundred thousand runs in a row: what everybody holds, and the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from functools import partial
+
+from benchmarks.app import FAILING, NOTHING, SPREAD, Item
+from benchmarks.child import DEADLINE
+from benchmarks.dashboard import terminal
+from benchmarks.figures import Figure
+from benchmarks.measuring import Benchmark, Bring
+from benchmarks.stage import Stage, look, stage
+from corral.jetstream.topology import room
+
+ERRORS, RUNS = 1_000_000, 100_000
+SLOTS = 200
+FLIGHT = 200
+WORKERS = 2
+LOOK = 1.0
+"""Seconds between two looks at what the processes hold."""
+
+
+async def measure_errors(count: int, repeat: int, bring: Bring) -> None:
+    """A run of tasks of which each ends as error, with a dashboard that is open on it."""
+    async with stage(SPREAD) as here:
+        for _ in range(repeat):
+            run = await here.filled(FAILING, count)
+            before = (await room(here.client.connection, here.client.operations.names))["corral_EVENTS"][0]
+            async with here.pool(FAILING, slots=SLOTS, workers=WORKERS) as pool:
+                environment = {"NATS_URL": here.url}
+                with terminal(
+                    sys.executable, "-m", "corral", "tui", "--run", run.id, environment=environment
+                ) as screen:
+                    held: list[dict[str, float]] = []
+                    processes = await _processes(here, FAILING.name)
+                    processes |= {"the pool": pool, "the dashboard": screen.program.pid}
+                    looking = asyncio.create_task(look(processes, held, LOOK))
+                    began = time.perf_counter()
+                    ended = await run.wait()
+                    took = time.perf_counter() - began
+                    looking.cancel()
+            stored = (await room(here.client.connection, here.client.operations.names))["corral_EVENTS"][0] - before
+            if (ended.total, ended.error) != (count, count):
+                raise RuntimeError(f"not all have failed: {ended}")
+            bring(
+                [
+                    Figure(f"{count:,} tasks that fail", count / took, "/s"),
+                    Figure("their events take", stored / 1e6, "MB"),
+                    *_held(held),
+                ]
+            )
+
+
+async def measure_runs(count: int, repeat: int, bring: Bring) -> None:
+    """Runs of one task each, one after the other."""
+    async with stage(SPREAD) as here, here.pool(NOTHING, slots=SLOTS, workers=WORKERS) as pool:
+        for _ in range(repeat):
+            with terminal(sys.executable, "-m", "corral", "tui", environment={"NATS_URL": here.url}) as screen:
+                held: list[dict[str, float]] = []
+                processes = await _processes(here, NOTHING.name)
+                processes |= {"the pool": pool, "the dashboard": screen.program.pid}
+                looking = asyncio.create_task(look(processes, held, LOOK))
+                began = time.perf_counter()
+                await _run_all(here, count)
+                took = time.perf_counter() - began
+                looking.cancel()
+            bring([Figure(f"{count:,} runs of one task", count / took, "/s"), *_held(held)])
+
+
+async def _processes(here: Stage, topic: str) -> dict[str, int]:
+    workers = [worker.pid for worker in await here.client.workers() if topic in worker.topics]
+    return {
+        "the bookkeeper": here.bookkeeper,
+        "the server": here.server,
+        **{f"worker {number}": pid for number, pid in enumerate(workers, 1)},
+    }
+
+
+def _held(held: list[dict[str, float]]) -> list[Figure]:
+    """What each process holds at most, beside what it held at most in the first half."""
+    half = held[: max(1, len(held) // 2)]
+    return [
+        Figure(
+            f"{name} holds at most", max(each[name] for each in held), "MB",
+            "in the first half", max(each[name] for each in half),
+        )
+        for name in held[0]
+    ]  # fmt: skip
+
+
+async def _run_all(here: Stage, count: int) -> None:
+    """Start so many runs, and return when all have ended."""
+    started: set[str] = set()
+    ended: set[str] = set()
+    numbers = iter(range(count))
+
+    async def start_some() -> None:
+        for number in numbers:
+            started.add((await here.client.start(NOTHING, Item(number))).id)
+
+    async def follow() -> None:
+        async for batch in here.client.read_records():
+            ended.update(id for id, record in batch if record is not None and record.state == "final")
+            if len(started) == count and started <= ended:
+                return
+
+    async with asyncio.timeout(DEADLINE + count / 100), asyncio.TaskGroup() as group:
+        group.create_task(follow())
+        for _ in range(FLIGHT):
+            group.create_task(start_some())
+
+
+BENCHMARKS = [
+    Benchmark("storm", 1, partial(measure_errors, ERRORS), partial(measure_errors, 5_000), long=True),
+    Benchmark("runs-100k", 1, partial(measure_runs, RUNS), partial(measure_runs, 500), long=True),
+]
