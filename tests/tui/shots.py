@@ -100,6 +100,13 @@ def offline() -> PlainSource:
     return source
 
 
+def silent() -> PlainSource:
+    """The server was heard 12 seconds ago, and the connection stands: frozen, or far away."""
+    source = working_day()
+    source.state.heard_at = NOW - 12
+    return source
+
+
 def no_books() -> PlainSource:
     """Nobody keeps the books, and the last look at everything found why."""
     source = working_day()
@@ -326,6 +333,7 @@ SHOTS: dict[str, Shot] = {
     "runs-never-connected": Shot(lambda: linked(phase="offline", reason="connection refused"), sizes=(NARROW,)),
     "runs-empty": Shot(lambda: linked(phase="live", ready=True), sizes=(LEAST, *BOTH)),
     "runs-offline": Shot(offline, sizes=BOTH),
+    "runs-silent-server": Shot(silent, sizes=(NARROW,)),
     "runs-no-bookkeeper": Shot(no_books, sizes=BOTH),
     "runs-filtered": Shot(working_day, "slash s t a t u s colon l i v e", sizes=BOTH),
     "runs-filtered-to-nothing": Shot(working_day, "slash z z z enter", sizes=BOTH),

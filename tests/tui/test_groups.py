@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -11,14 +12,17 @@ from corral import events
 from corral.events import bucket
 from corral.ledger import Counts
 from corral_tui.code import trace_line
+from corral_tui.columns import error_columns, group_columns
 from corral_tui.fold import Detail
 from corral_tui.forecast import forecast, stalled_for
 from corral_tui.groups import Groups, normal, place
 from corral_tui.pulse import Pulse
-from corral_tui.spans import plain
+from corral_tui.rows import error_row, group_row
+from corral_tui.spans import Line, plain
 from corral_tui.story import Story
 from corral_tui.timeline import WIDTH, Timeline
 from corral_tui.values import RunView
+from corral_tui.view import error_lines
 from tests.tui.scenes import NOW, TRACEBACK
 
 
@@ -71,9 +75,19 @@ def test_a_retry_takes_tasks_out_and_what_fails_again_may_fail_otherwise() -> No
     detail.apply(13, NOW, events.RunEnded())
     detail.apply(14, NOW, events.Reopened(round=1, tasks=[("leaf", 1, [(0, 1)])]))
     assert standing(detail) == {"Missing no row #": 0}
+    before = detail.errors["1-0/0"]
+    (group,) = detail.group_views()
+    assert "↻ retried" in _row(error_row(before, error_columns(80), 1))
+    assert "↻ retried" not in _row(error_row(before, error_columns(80), 0))
+    assert "↻ retried" in _row(group_row(group, group_columns(80), 1))
+    assert "of an earlier round" in "".join(map(plain, error_lines(before, retried=True)))
     detail.apply(15, NOW, failed(0, "other", round=1))
     detail.apply(16, NOW, ended(0, round=1, number=2))
     assert standing(detail) == {"Missing no row #": 0, "Missing other": 1}
+
+
+def _row(cells: Sequence[Line]) -> str:
+    return " ".join(map(plain, cells))
 
 
 def test_a_task_that_fails_twice_in_a_round_is_counted_once() -> None:

@@ -129,6 +129,24 @@ def test_runs_stand_with_the_newest_first_and_expire() -> None:
     assert before == ["c", "b", "a"]
 
 
+def test_of_a_silent_server_nothing_is_claimed_and_afterwards_its_workers_have_time_to_speak() -> None:
+    state = State()
+    state.put_record(record("a"))
+    state.hear(NOW)
+    state.beat(beat("w-1", {"a": {"leaf": 3}}), NOW)
+    state.beat(beat("w-2", {}), NOW - 4)
+    for later, unheard in ((3.0, 0.0), (9.0, 9.0), (120.0, 120.0)):
+        truth = state.truth(NOW + later)
+        assert (truth.workers, truth.busy, truth.unheard) == (1 if later == 3 else 2, 3, unheard)
+        assert state.server_now(NOW + later) == NOW + (0 if unheard else later)
+    state.hear(NOW + 120)
+    assert (state.truth(NOW + 120).workers, state.truth(NOW + 120).unheard) == (2, 0.0)
+    state.hear(NOW + 123)
+    assert [worker.silent for worker in state.workers(NOW + 123)] == [False, True]
+    state.hear(NOW + 126)
+    assert [worker.silent for worker in state.workers(NOW + 126)] == [True, True]
+
+
 def test_a_silent_worker_runs_nothing_and_is_shown_for_a_minute() -> None:
     state = State()
     state.put_record(record("a"))

@@ -242,6 +242,9 @@ def test_the_state_of_the_connection_is_a_glyph_and_a_word(link: Link, said: str
 
 
 def test_records_that_stand_still_are_spoken_of() -> None:
+    silent = Truth(link=Link(phase="live", ready=True), unheard=9.0)
+    assert plain(view.truth_right(silent, NOW, 80)) == "◌ no answer for 9 s"
+    assert "workers" not in plain(view.truth_left(silent, 80))
     truth = Truth(link=Link(phase="live", ready=True), stale=12)
     assert plain(view.truth_right(truth, NOW, 80)) == "records 12 s old  ● live"
 

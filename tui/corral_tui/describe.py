@@ -39,6 +39,7 @@ def error_view(at: float, event: events.Failed, *, group: str = "") -> ErrorView
         attempt=event.attempt,
         at=at,
         worker=clean(event.worker, 100),
+        round=event.round,
     )
 
 

@@ -165,6 +165,8 @@ class Feed:
                 name = entry.value.decode(errors="replace") if entry else ""
             with self.lock:
                 self.state.bookkeeper = name
+                if name is not None:
+                    self.state.hear(self._clock())
             await asyncio.sleep(LEASE)
 
     async def _watch_health(self, client: Client, records_read: asyncio.Event) -> None:
@@ -203,6 +205,7 @@ class Feed:
     async def _read_records(self, client: Client, read: asyncio.Event) -> None:
         async for batch in client.read_records():
             with self.lock:
+                self.state.hear(self._clock())
                 for run_id, record in batch:
                     if record is None:
                         self.state.drop_record(run_id)
@@ -241,6 +244,7 @@ class Feed:
             for chunk in chunks(batch):
                 now = self._clock()
                 with self.lock:
+                    self.state.hear(now)
                     for stored in chunk:
                         self.state.apply(stored.run_id, stored.seq, stored.at, stored.event, now)
                 self.changed()
@@ -265,6 +269,7 @@ class Feed:
     async def _read_beats(self, client: Client) -> None:
         def heard(beat: Beat, at: float) -> None:
             with self.lock:
+                self.state.hear(at)
                 self.state.beat(beat, at)
             self.changed()
 

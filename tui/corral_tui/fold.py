@@ -9,7 +9,7 @@ from corral.ledger import Ledger
 from corral.runs import Record
 from corral_tui.describe import ended_in, event_view
 from corral_tui.fronts import NONE, Fronts, Stragglers
-from corral_tui.groups import Groups
+from corral_tui.groups import Groups, GroupView
 from corral_tui.pulse import Pulse
 from corral_tui.values import ErrorView, EventView
 
@@ -100,6 +100,10 @@ class Detail:
             found = self.fronts.stragglers(self.fold.ledger.tree, self.fold.ledger.durations, now)
             self._stragglers = now, found
         return found
+
+    def group_views(self) -> list[GroupView]:
+        """The groups of its errors, as they stand."""
+        return self.groups.views(self.fold.ledger.tree, self.fold.ledger.sequence)
 
     def apply(self, sequence: int, at: float, event: AnyEvent) -> None:
         """Fold one event of this run; an event that was applied already is left out."""

@@ -9,7 +9,7 @@ from corral.runs import ENDED
 from corral_tui import figures
 from corral_tui.columns import PERCENT, Column
 from corral_tui.groups import GroupView
-from corral_tui.spans import Line, bar, line, number, percent, spark, status
+from corral_tui.spans import Line, Span, bar, line, number, percent, spark, status
 from corral_tui.text import clean
 from corral_tui.values import ErrorView, EventView, RunView, ShareView
 
@@ -91,28 +91,41 @@ def topic_row(run: RunView, topic: str, columns: Sequence[Column]) -> Row:
     return tuple(cells)
 
 
-def error_row(error: ErrorView, columns: Sequence[Column]) -> Row:
-    """An error in the list; its traceback stands in the pane."""
+RETRIED: Span = ("↻ retried  ", "dim")
+"""Before an error of an earlier round: it counts no more."""
+
+
+def error_row(error: ErrorView, columns: Sequence[Column], round: int) -> Row:
+    """An error in the list, in a run that is in this round; its traceback stands in the pane."""
+    retried = error.round < round
     cells = {
         "at": line((figures.clock(error.at), "dim")),
         "topic": line(error.topic),
         "task": line((error.task, "dim")),
         "attempt": line((str(error.attempt), "dim")),
-        "error": line((error.type, "error"), (f"  {error.message}", "text")),
+        "error": line(
+            RETRIED if retried else ("", "text"),
+            (error.type, "dim" if retried else "error"),
+            (f"  {error.message}", "dim" if retried else "text"),
+        ),
     }
     return tuple(cells[column.name] for column in columns)
 
 
-def group_row(group: GroupView, columns: Sequence[Column], now: float) -> Row:
-    """A group of errors. One that a retry has emptied is dim."""
-    del now
+def group_row(group: GroupView, columns: Sequence[Column], round: int) -> Row:
+    """A group of errors, in a run that is in this round. One that a retry has emptied is dim, and says so."""
     text = "text" if group.count else "dim"
+    retried = not group.count and group.sample.round < round
     cells = {
         "count": number(group.count, "error"),
         "spark": spark(group.spark, "error"),
         "first": line((figures.clock(group.first_at), "dim")),
         "last": line((figures.clock(group.last_at), "dim")),
-        "error": line((group.type, "error" if group.count else "dim"), (f"  {group.normal}", text)),
+        "error": line(
+            RETRIED if retried else ("", "text"),
+            (group.type, "error" if group.count else "dim"),
+            (f"  {group.normal}", text),
+        ),
         "place": line((group.place, "accent-dim")),
     }
     return tuple(cells[column.name] for column in columns)

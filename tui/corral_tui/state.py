@@ -25,6 +25,8 @@ FORGET = 60.0
 """Seconds after which a silent worker is no longer shown."""
 WORKERS, STRANGERS = 10_000, 10_000
 """Workers, and runs without a record, that are kept at most: anybody may have made them up."""
+UNHEARD = 4.0
+"""Seconds without a word from the server after which nothing is claimed to be live: it is asked every two seconds."""
 FLOWING = 3.0
 """Seconds after the last event for which its lag is of interest."""
 BODY = 4_096
@@ -44,6 +46,10 @@ class State:
         self.lag = 0.0
         """Seconds from an event's storing to its being folded here, as of the last one, beside the skew."""
         self._lag_at = 0.0
+        self.heard_at: float | None = None
+        """When anything came from the server last; None where nobody says so."""
+        self._gap = (0.0, 0.0)
+        """From when to when the server was silent last."""
         self.bookkeeper: str | None = None
         """The pool that keeps the books, as far as known."""
         self.skew = 0.0
@@ -140,6 +146,12 @@ class State:
             if record.live:
                 self._open(record)
 
+    def hear(self, now: float) -> None:
+        """Something came from the server, whatever it is."""
+        if self.heard_at is not None and self.unheard(now):
+            self._gap = (self.heard_at, now)
+        self.heard_at = now
+
     def beat(self, beat: Beat, now: float) -> None:
         """A worker's heartbeat."""
         self._beats.pop(beat.id, None)  # the one that was silent longest comes first
@@ -147,6 +159,15 @@ class State:
             self._beats[beat.id] = (beat, now)
         if len(self._beats) > WORKERS:
             del self._beats[next(iter(self._beats))]
+
+    def unheard(self, now: float) -> float:
+        """Seconds since anything came from the server, if that is longer than between two answers; else 0."""
+        silence = 0.0 if self.heard_at is None else now - self.heard_at
+        return silence if silence > UNHEARD else 0.0
+
+    def server_now(self, now: float) -> float:
+        """The server's time as far as it is known: while nothing comes from it, it stands still."""
+        return now - self.unheard(now) + self.skew
 
     # --- what it says ------------------------------------------------------------------------------
 
@@ -195,7 +216,13 @@ class State:
     def workers(self, now: float) -> list[WorkerView]:
         """Workers that were heard of in the last minute, by pool and age."""
         views = [
-            worker_view(beat, seen_at, now, self.records, self.paces.rate(beat.id, now + self.skew))
+            worker_view(
+                beat,
+                seen_at,
+                self.records,
+                self.paces.rate(beat.id, self.server_now(now)),
+                silent=self._silence(seen_at, now) > DEATH,
+            )
             for beat, seen_at in self._fresh(now, FORGET)
         ]
         return sorted(views, key=lambda worker: (worker.pool, worker.started_at, worker.id))
@@ -217,7 +244,7 @@ class State:
         beats = {beat.id: beat for beat, _ in self._fresh(now, DEATH) if executes(beat, run_id)}
         alive = {beat.id: beat for beat, _ in self._fresh(now, DEATH)}
         work = self.detail.work if self.detail is not None and self.detail.run_id == run_id else {}
-        return shares_of(run_id, {name: alive.get(name) for name in {*work, *beats}}, work, now + self.skew)
+        return shares_of(run_id, {name: alive.get(name) for name in {*work, *beats}}, work, self.server_now(now))
 
     def truth(self, now: float) -> Truth:
         """The line on top."""
@@ -225,11 +252,12 @@ class State:
         late = [now - fold.moved_at for fold in self.folds.values() if fold.moved_at]
         return Truth(
             link=self.link,
+            unheard=self.unheard(now),
             pools=len({beat.pool for beat in alive}),
             workers=len(alive),
             busy=sum(beat.busy for beat in alive),
             slots=sum(beat.slots for beat in alive),
-            rate=sum(fold.pulse.rate(now + self.skew) for fold in self.folds.values()),
+            rate=sum(fold.pulse.rate(self.server_now(now)) for fold in self.folds.values()),
             running_runs=sum(not fold.ledger.over for fold in self.folds.values()),
             stale=max(late, default=0.0),
             # What was stored long ago comes late because it is read late: only what flows says something.
@@ -282,10 +310,15 @@ class State:
             root_running = root_running or record.id in beat.roots
             for topic, tasks in beat.running.get(record.id, {}).items():
                 running[topic] = running.get(topic, 0) + tasks
-        return run_view(record, fold, now + self.skew, running, root_running=root_running)
+        return run_view(record, fold, self.server_now(now), running, root_running=root_running)
 
     def _fresh(self, now: float, seconds: float) -> Iterator[tuple[Beat, float]]:
-        return ((beat, seen_at) for beat, seen_at in self._beats.values() if now - seen_at <= seconds)
+        return ((beat, seen_at) for beat, seen_at in self._beats.values() if self._silence(seen_at, now) <= seconds)
+
+    def _silence(self, seen_at: float, now: float) -> float:
+        """For how long a worker has been silent, as far as that says something: while the server is, all are."""
+        began, ended = self._gap
+        return now - self.unheard(now) - seen_at - (ended - began if seen_at <= began else 0.0)
 
     def _widen(self, counts: Counts) -> None:
         for name in ("total", "running", "error", "interrupted"):

@@ -151,6 +151,8 @@ class Truth:
     rate: float = 0.0
     """Ends per second, over all runs."""
     running_runs: int = 0
+    unheard: float = 0.0
+    """Seconds since anything came from the server, if that is longer than it should be."""
     stale: float = 0.0
     """Seconds for which a run has moved and its record has not: no bookkeeper, if that goes on."""
     abreast: bool = True
@@ -190,3 +192,5 @@ class ErrorView:
     attempt: int
     at: float
     worker: str
+    round: int = 0
+    """0, and one more for each retry of the run before it."""

@@ -36,8 +36,8 @@ def truth_left(truth: Truth, width: int) -> Line:
     pools = line((figures.plural(truth.pools, "pool"), "dim")) if width >= NARROW else ()
     rate = line((figures.rate(truth.rate), "strong" if truth.rate else "dim"))
     work = joined([pools, workers, slots, rate]) if truth.workers else line(("no workers", "warning"))
-    if truth.link.phase == "connecting":
-        work = ()
+    if truth.link.phase == "connecting" or (not truth.workers and (truth.unheard or truth.link.phase == "offline")):
+        work = ()  # that there are none is not known
     return (("corral", "title"), ("  ", "text"), (clean(truth.link.server), "dim"), ("   ", "text"), *work)
 
 
@@ -52,6 +52,8 @@ def truth_right(truth: Truth, now: float, width: int, *, frozen_at: float | None
             return line((f"◌ connecting {since}", "warning"))
         case "offline":
             return line((f"○ offline {since}", "error"))
+        case "live" if truth.unheard:
+            return line((f"◌ no answer for {figures.short(truth.unheard)}", "warning"))
         case "live":
             return joined([*_honest(truth, width, late_frames), _live(truth)], ("  ", "text"))
 
@@ -221,9 +223,13 @@ def run_note(run: RunView, *, served: bool) -> Line:
     return ()
 
 
-def error_lines(error: ErrorView) -> list[Line]:
+def error_lines(error: ErrorView, *, retried: bool = False) -> list[Line]:
     """An error in full: what, where, the traceback, and the message that was processed."""
     head = [
+        *(
+            [line(("↻ ", "running"), ("of an earlier round: a retry has brought the task back since", "warning"))]
+            * retried
+        ),
         line((error.type, "error")),
         line((error.message, "strong")),
         line((f"{error.topic}  task {error.task}  attempt {error.attempt}  worker {error.worker}", "dim")),

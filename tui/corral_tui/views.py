@@ -123,7 +123,7 @@ def executes(beat: Beat, run_id: str) -> bool:
     return run_id in beat.running or run_id in beat.roots
 
 
-def worker_view(beat: Beat, seen_at: float, now: float, records: Mapping[str, Record], rate: float) -> WorkerView:
+def worker_view(beat: Beat, seen_at: float, records: Mapping[str, Record], rate: float, *, silent: bool) -> WorkerView:
     """A worker, as its last heartbeat says."""
     doing = [
         Doing(run=run, topic=topic, count=n) for run, topics in beat.running.items() for topic, n in topics.items()
@@ -142,7 +142,7 @@ def worker_view(beat: Beat, seen_at: float, now: float, records: Mapping[str, Re
         rss=beat.rss,
         started_at=beat.started_at,
         seen_at=seen_at,
-        silent=now - seen_at > DEATH,
+        silent=silent,
         version=beat.version,
         rate=rate,
         doing=tuple(sorted(doing, key=lambda each: (-each.count, each.topic, each.run))),

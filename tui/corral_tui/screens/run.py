@@ -125,7 +125,7 @@ class RunScreen(LiveScreen):
             pulse=state.pulse(run.id),
             shares=state.shares(run.id, now),
             now=now,
-            server_now=now + state.skew,
+            server_now=state.server_now(now),
             agrees=state.agrees(run.id),
             served=run.topic in state.served(now),
         )

@@ -46,9 +46,10 @@ class ErrorsTab(Tab):
             yield Pane(id="traceback", raised=True)
 
     def label(self, look: Look) -> str:
-        errors, groups = look.run.counts.error, len(look.detail.groups) if look.detail else 0
+        errors, detail = look.run.counts.error, look.detail
         if not errors:
             return "Errors"
+        groups = sum(group.count > 0 for group in detail.group_views()) if detail else 0
         return f"Errors {figures.count(errors)}" + (f" in {figures.plural(groups, 'group')}" if groups else "")
 
     def hint(self, detail: Detail) -> str:
@@ -59,11 +60,11 @@ class ErrorsTab(Tab):
         return f"of the last {figures.count(kept)} of {figures.count(seen)}" if seen > kept else ""
 
     def paint(self, look: Look) -> None:
-        detail, now = look.detail, look.now
+        detail = look.detail
         if detail is None:
             return
         self.query_one("#errors-both").set_class(self.app.size.width >= WIDE, "beside")
-        groups = detail.groups.views(detail.fold.ledger.tree, detail.fold.ledger.sequence)
+        groups, round = detail.group_views(), detail.fold.ledger.round
         self._groups = {group.key: group for group in groups}
         table = self.query_one(Table)
         if self._group is None:
@@ -71,14 +72,14 @@ class ErrorsTab(Tab):
             known = self._groups
 
             def make(key: str) -> Cells | None:
-                return group_row(known[key], columns, now) if key in known else None
+                return group_row(known[key], columns, round) if key in known else None
 
             table.show(columns, list(known), make)
         else:
             self._show_each(table, detail)
         pane, chosen = self.query_one(Pane), self.chosen
         pane.display = bool(groups)
-        pane.show(view.error_lines(chosen) if chosen else [])
+        pane.show(view.error_lines(chosen, retried=chosen.round < round) if chosen else [])
 
     def _show_each(self, table: Table, detail: Detail) -> None:
         if self._kept[0] != (detail.seen_errors, self._group):
@@ -90,8 +91,8 @@ class ErrorsTab(Tab):
             if self._group in self._groups:
                 sample = self._groups[self._group].sample
                 self._errors.setdefault(sample.key, sample)
-        columns, kept = error_columns(table.size.width), self._errors
-        table.show(columns, self._kept[1], lambda key: error_row(kept[key], columns) if key in kept else None)
+        columns, kept, round = error_columns(table.size.width), self._errors, detail.fold.ledger.round
+        table.show(columns, self._kept[1], lambda key: error_row(kept[key], columns, round) if key in kept else None)
 
     @property
     def chosen(self) -> ErrorView | None:
