@@ -70,7 +70,7 @@ class Stage:
     async def filled(self, topic: Topic[Any], count: int) -> Run:
         """A run that has sent `count` items to a topic; a pool must serve `SPREAD`, and none the topic."""
         run = await self.client.start(SPREAD, Spread(topic.name, count))
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(DEADLINE + count / 1_000):
             async for status in run.watch():
                 if status.root == "success" and status.total == count:
                     break

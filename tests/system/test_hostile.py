@@ -72,7 +72,7 @@ def forged_messages(attacker: Attacker, names: Names, worker: bytes) -> None:
     )
     for data in (*small_bombs(), encode(beat), NOT_TEXT):
         attacker.publish(base + b".beat." + worker, data, reply=NOT_TEXT)
-        for what in (b"ask", b"beat", b"start", b"status", NOT_TEXT):
+        for what in (b"ask", b"beat", b"leave", b"start", b"status", NOT_TEXT):
             attacker.publish(base + b".control." + what, data, reply=b"nowhere.*")
             attacker.publish(base + b".control." + what, data)
     for run in ("*", "a b", "\0", "", "x" * 10_000):

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from corral.errors import Unreadable
+from tests.unit.mutants import BOMBS, mutants
+from tests.unit.test_fuzz import EXAMPLES, SEED, TARGETS
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*ROOT.glob("workers/**/*.py"), *ROOT.glob("tui/**/*.py")])
@@ -59,3 +65,22 @@ def test_json_is_decoded_only_where_no_other_error_can_escape() -> None:
             ):
                 where.add("/".join(path.parts[len(ROOT.parts) + 1 :]))
     assert where == set(DECODING)
+
+
+def decoders() -> Iterator[tuple[str, str]]:
+    """(module, name) of all that decodes what others have stored or sent."""
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if ast.unparse(node.value.func) in ("decoder", "packed_decoder"):
+                    yield ".".join(path.relative_to(ROOT).with_suffix("").parts[1:]), ast.unparse(target)
+
+
+@pytest.mark.parametrize(("module", "name"), list(decoders()), ids=lambda part: part)
+def test_every_decoder_gives_a_value_or_says_that_there_is_none(module: str, name: str) -> None:
+    decode = getattr(importlib.import_module(module), name)
+    samples = [sample for target in TARGETS.values() for sample in target.samples]
+    for data in [*BOMBS.values(), *mutants(samples, EXAMPLES // 3, SEED)]:
+        with contextlib.suppress(Unreadable):
+            decode(data)
