@@ -156,6 +156,22 @@ def test_what_was_overtaken_long_ago_is_a_straggler() -> None:
     assert detail.stragglers(NOW + 30).count == 0
 
 
+def test_what_a_retry_brings_back_is_no_straggler_and_does_not_stall_at_once() -> None:
+    detail = started(100)
+    ends = events.Ends("leaf", 1, 0, "error", [(0, 100)])
+    detail.apply(3, NOW, events.Ended(worker="w", number=0, tasks=[ends], durations=[(bucket(0.01), 100)]))
+    root = events.DispatcherEnd("root", (0, 0), 0, "success", [(1, 100)])
+    detail.apply(4, NOW, events.Ended(worker="w", number=1, dispatchers=[root]))
+    detail.apply(5, NOW, events.RunEnded())
+    detail.apply(6, NOW + 100, events.Reopened(round=1, tasks=[("leaf", 1, [(0, 100)])]))
+    again = events.Ends("leaf", 1, 1, "success", [(90, 91)])
+    ledger, pulse = detail.fold.ledger, detail.fold.pulse
+    assert stalled_for(run(pending=100, running=0), pulse, ledger, NOW + 105) is None
+    assert stalled_for(run(pending=100, running=0), pulse, ledger, NOW + 115) == pytest.approx(15)
+    detail.apply(7, NOW + 116, events.Ended(worker="w", number=2, tasks=[again]))
+    assert detail.stragglers(NOW + 150).count == 0
+
+
 # --- forecasts ----------------------------------------------------------------------------------------
 
 

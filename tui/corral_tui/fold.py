@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from corral.events import AnyEvent, Ended, Failed
+from corral.events import AnyEvent, Ended, Failed, Reopened
 from corral.ledger import Ledger
 from corral.runs import Record
 from corral_tui.describe import ended_in, event_view
@@ -35,6 +35,8 @@ class Fold:
         self.ledger.apply(event, sequence, at)
         if sequence > before:
             self.pulse.add(at, ended_in(event))
+            if isinstance(event, Reopened):
+                self.pulse.resumed_at = at
 
     def agrees(self, record: Record) -> bool:
         """False if the record of the same event says otherwise: the fold has missed something, and is not shown."""
@@ -121,6 +123,8 @@ class Detail:
                 self.errors[error.key] = error
                 if len(self.errors) > self._error_limit:
                     self.errors.popitem(last=False)
+        elif isinstance(event, Reopened):
+            self.fronts.begin(sequence)
         elif isinstance(event, Ended):
             self.fronts.note(event, at)
             self.work.setdefault(event.worker, Work()).add(event, at)

@@ -64,7 +64,10 @@ def stalled_for(run: RunView, pulse: Pulse, ledger: Ledger, now: float) -> float
     if run.counts.retrying and run.counts.retrying == run.counts.pending and not run.counts.running:
         return None
     since = pulse.last_at if pulse.last_at is not None else run.started_at
-    if since is None or now - since <= QUIET:
+    if since is None:
+        return None
+    since = max(since, pulse.resumed_at)
+    if now - since <= QUIET:
         return None
     usual = quantile(ledger.durations, 0.99)
     if usual is None and run.counts.running:

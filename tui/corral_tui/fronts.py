@@ -44,11 +44,17 @@ class Fronts:
 
     def __init__(self) -> None:
         self._fronts: dict[tuple[int, str], list[tuple[float, int]]] = {}
+        self._since = 0
+
+    def begin(self, batch: int) -> None:
+        """A retry has brought tasks back, in any order: of batches before this one nothing is known any more."""
+        self._fronts.clear()
+        self._since = batch
 
     def note(self, event: Ended, at: float) -> None:
         """Tasks have ended."""
         for ends in event.tasks:
-            if not ends.ranges:
+            if not ends.ranges or ends.batch < self._since:
                 continue
             top = ends.ranges[-1][1]
             noted = self._fronts.setdefault((ends.batch, ends.topic), [(at, top)])

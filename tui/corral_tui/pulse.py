@@ -11,13 +11,15 @@ KEPT = 1_200
 class Pulse:
     """Ends by quarter second, of the times at which the server stored them. Times are seconds since the epoch."""
 
-    __slots__ = ("_kept", "_slots", "first_at", "last_at")
+    __slots__ = ("_kept", "_slots", "first_at", "last_at", "resumed_at")
 
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
         self._slots: dict[int, int] = {}
         self.first_at: float | None = None
         self.last_at: float | None = None
+        self.resumed_at = 0.0
+        """When a retry brought something back; 0 if none has."""
 
     def add(self, at: float, ended: int) -> None:
         """`ended` tasks ended at this time. Times may repeat, and go back a little."""

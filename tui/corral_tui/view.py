@@ -51,7 +51,7 @@ def truth_right(truth: Truth, now: float, width: int, *, frozen_at: float | None
         case "connecting":
             return line((f"◌ connecting {since}", "warning"))
         case "offline":
-            return line((f"○ offline {since}", "error"))
+            return line((f"○ offline {figures.short(max(now - link.since, truth.unheard))}", "error"))
         case "live" if truth.unheard:
             return line((f"◌ no answer for {figures.short(truth.unheard)}", "warning"))
         case "live":

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 
 from corral_tui import figures, view
-from corral_tui.columns import WIDE, error_columns, group_columns
+from corral_tui.columns import NARROW, WIDE, error_columns, group_columns
 from corral_tui.fold import Detail
 from corral_tui.groups import GroupView
 from corral_tui.look import Look
@@ -50,7 +50,10 @@ class ErrorsTab(Tab):
         if not errors:
             return "Errors"
         groups = sum(group.count > 0 for group in detail.group_views()) if detail else 0
-        return f"Errors {figures.count(errors)}" + (f" in {figures.plural(groups, 'group')}" if groups else "")
+        roomy = self.app.size.width >= NARROW
+        return f"Errors {figures.count(errors)}" + (
+            f" in {figures.plural(groups, 'group')}" if groups and roomy else ""
+        )
 
     def hint(self, detail: Detail) -> str:
         if self._group is None:

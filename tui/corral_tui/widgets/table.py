@@ -156,6 +156,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _replace(self, keys: Sequence[str]) -> None:
         top = self._first_visible()
+        in_view = self._cursor is not None and self._place() in self._visible()
         anchor = self._keys[top] if top and top < len(self._keys) else None
         old_place = self._index.get(self._cursor, 0) if self._cursor is not None else 0
         self._keys = keys
@@ -170,6 +171,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             self._cursor = keys[place] if keys else None
             if self._cursor is not None:
                 self.post_message(self.Moved(self, self._cursor))
+        elif in_view:
+            self._reveal()  # rows that come in above do not push it out of sight either
         self.refresh()
 
     # --- the lines ---------------------------------------------------------------------------------
