@@ -71,7 +71,6 @@ class Party:
             self.pids.add(self.process.pid)
             await self._listen(self.process)
             await self.process.wait()
-            self._ready.clear()
             await asyncio.sleep(RESTART)
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
@@ -82,6 +81,7 @@ class Party:
                 said = msgspec.json.decode(line, type=Said)
                 if (waiting := self._waiting.pop(said.number, None)) is not None:
                     waiting.set_result(said)
+        self._ready.clear()  # at once: that it has ended is noticed later, and what it is told now is lost
         for waiting in self._waiting.values():
             waiting.set_result(KILLED)
         self._waiting.clear()
