@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 STEP = 0.25
 """Seconds of one slot."""
 KEPT = 1_200
@@ -61,4 +63,4 @@ class Pulse:
     def _between(self, start: float, end: float) -> int:
         slots = self._slots
         first, last = int(start / STEP) + 1, int(end / STEP)
-        return sum(slots.get(slot, 0) for slot in range(first, last + 1))
+        return sum(map(slots.get, range(first, last + 1), repeat(0)))

@@ -29,6 +29,8 @@ UNHEARD = 4.0
 """Seconds without a word from the server after which nothing is claimed to be live: it is asked every two seconds."""
 FLOWING = 3.0
 """Seconds after the last event for which its lag is of interest."""
+CALM = 0.5
+"""Seconds for which the rate of all runs together is shown."""
 BODY = 4_096
 """Bytes of a run's first message that are kept."""
 
@@ -61,6 +63,8 @@ class State:
         self.paces = Paces()
         self.diagnosis: Diagnosis | None = None
         """The last look at everything, made from time to time."""
+        self._added_up = (0.0, 0.0)
+        """When the rate of all runs was added up, and the rate."""
         self._skew_known = False
         self._beats: dict[str, tuple[Beat, float]] = {}
         self._strangers: dict[str, None] = {}
@@ -257,8 +261,7 @@ class State:
             workers=len(alive),
             busy=sum(beat.busy for beat in alive),
             slots=sum(beat.slots for beat in alive),
-            rate=sum(fold.pulse.rate(self.server_now(now)) for fold in self.folds.values()),
-            running_runs=sum(not fold.ledger.over for fold in self.folds.values()),
+            rate=self._rate(now),
             stale=max(late, default=0.0),
             # What was stored long ago comes late because it is read late: only what flows says something.
             abreast=self.abreast,
@@ -289,6 +292,15 @@ class State:
             oldest = next(iter(self._strangers))
             del self._strangers[oldest]
             self.folds.pop(oldest, None)
+
+    def _rate(self, now: float) -> float:
+        """Ends per second over all runs. Added up twice a second: there may be hundreds of them."""
+        at, rate = self._added_up
+        if not 0 <= now - at < CALM:
+            server_now = self.server_now(now)
+            rate = sum(fold.pulse.rate(server_now) for fold in self.folds.values())
+            self._added_up = now, rate
+        return rate
 
     # --- helpers -----------------------------------------------------------------------------------
 

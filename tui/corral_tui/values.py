@@ -150,7 +150,6 @@ class Truth:
     slots: int = 0
     rate: float = 0.0
     """Ends per second, over all runs."""
-    running_runs: int = 0
     unheard: float = 0.0
     """Seconds since anything came from the server, if that is longer than it should be."""
     stale: float = 0.0

@@ -62,6 +62,7 @@ class RunsScreen(LiveScreen):
         self._terms: tuple[filters.Term, ...] = ()
         self._sort = Sort()
         self._sorted: tuple[float, list[str], list[str]] = (0.0, [], [])
+        self._laid_out: tuple[object, tuple[Column, ...]] = (None, ())
 
     def body(self) -> Iterable[Widget]:
         yield Table(id="runs", opens=True, marks=True)
@@ -77,19 +78,26 @@ class RunsScreen(LiveScreen):
         table.display, blank.display = not empty, empty
         if empty:
             blank.show(view.empty_lines(state.link, sorted(state.served(now)), now))
-        records = state.records
-        shown = WHOLE_ID if self.size.width >= WIDE else SHORT_ID
-        columns = run_columns(
-            self.size.width - 1,
-            state.widest,
-            id_width=min(shown, max((len(run_id) for run_id in order), default=0)),
-            topic_width=max((len(records[run_id].topic) for run_id in order), default=0),
-        )
-        sort = self._sort
-        columns = tuple(replace(c, title=sort.mark(c.name, c.title, c.width)) for c in columns)
+        columns = self._columns(order)
         if self._terms:
             table.say_empty("no run fits the filter: esc clears it")
         table.show(columns, keys, lambda key: self._row(key, columns))
+
+    def _columns(self, order: list[str]) -> tuple[Column, ...]:
+        """Made anew where something has changed that they depend on, which is seldom."""
+        state, width, sort = self.dashboard.source.state, self.size.width, self._sort
+        made_for = (order, width, sort, state.widest.copy())
+        if made_for != self._laid_out[0]:
+            shown = WHOLE_ID if width >= WIDE else SHORT_ID
+            columns = run_columns(
+                width - 1,
+                state.widest,
+                id_width=min(shown, max((len(run_id) for run_id in order), default=0)),
+                topic_width=max((len(state.records[run_id].topic) for run_id in order), default=0),
+            )
+            columns = tuple(replace(c, title=sort.mark(c.name, c.title, c.width)) for c in columns)
+            self._laid_out = made_for, columns
+        return self._laid_out[1]
 
     def _row(self, run_id: str, columns: tuple[Column, ...]) -> Cells | None:
         run = self.run_view(run_id)

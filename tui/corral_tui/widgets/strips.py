@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
 from corral_tui.spans import Line
+from corral_tui.theme import style
 
 Look = Callable[[str], Style]
 """The style of a role, on the ground where it is drawn."""
@@ -27,6 +29,16 @@ def fitted(spans: Line, width: int, look: Look, *, right: bool = False) -> Itera
         drawn = [Segment(text, look(role)) for text, role in spans if text]
         return [pad, *drawn] if right else [*drawn, pad]
     return list(_cut(spans, width, look))
+
+
+@lru_cache(maxsize=4096)
+def drawn_cell(cell: Line, gap: int, width: int, palette: str, *, cursor: bool, right: bool) -> tuple[Segment, ...]:
+    """A cell of a table, with the gap before it. Kept: of a row that changes, most cells do not."""
+
+    def look(role: str) -> Style:
+        return style(role, palette, cursor=cursor)
+
+    return (Segment(" " * gap, look("text")), *fitted(cell, width, look, right=right))
 
 
 def _cut(spans: Line, width: int, look: Look) -> Iterable[Segment]:

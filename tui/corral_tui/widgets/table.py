@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.filter import ANSIToTruecolor, LineFilter
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
@@ -21,7 +21,7 @@ from textual.strip import Strip
 from corral_tui.columns import Column
 from corral_tui.spans import Line
 from corral_tui.theme import palette_of, style
-from corral_tui.widgets.strips import fitted
+from corral_tui.widgets.strips import drawn_cell
 
 Cells = Sequence[Line]
 MakeRow = Callable[[str], Cells | None]
@@ -92,8 +92,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         self._index: dict[str, int] = {}
         self._make: MakeRow = lambda _: None
         self._cursor: str | None = None
-        self._painted: dict[str, Cells] = {}
-        """What stands on the screen, by key."""
+        self._cells: dict[str, Cells | None] = {}
+        """The rows in view, by key, as they are on the screen or about to be."""
 
     # --- what it shows -----------------------------------------------------------------------------
 
@@ -133,23 +133,24 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         self._make = make
         if columns != self._columns:
             self._columns = columns
-            self._painted.clear()
             self.refresh()
         if keys is not self._keys and keys != self._keys:
             self._replace(keys)
+        before, self._cells = self._cells, {}
+        changed: list[int] = []
         for index in self._visible():
             key = self._keys[index]
-            if key in self._painted and self._painted[key] != make(key):
-                self._refresh_row(index)
+            self._cells[key] = cells = make(key)
+            if key not in before or before[key] != cells:
+                changed.append(index)
+        self._refresh_rows(changed)
 
     def select(self, key: str) -> None:
         """Put the cursor on a row, and the row in view."""
         if key not in self._index:
             return
         before, self._cursor = self._cursor, key
-        for changed in (before, key):
-            if changed is not None and changed in self._index:
-                self._refresh_row(self._index[changed])
+        self._refresh_rows([self._index[each] for each in (before, key) if each is not None and each in self._index])
         self._reveal()
         if before != key:
             self.post_message(self.Moved(self, key))
@@ -161,7 +162,6 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         old_place = self._index.get(self._cursor, 0) if self._cursor is not None else 0
         self._keys = keys
         self._index = {key: index for index, key in enumerate(keys)}
-        self._painted = {key: cells for key, cells in self._painted.items() if key in self._index}
         self.virtual_size = Size(self.size.width, len(keys) + 1)
         if anchor is not None and anchor in self._index:
             # Rows that come in above do not push away what is being read.
@@ -184,16 +184,21 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         first = self._first_visible()
         return range(first, min(len(self._keys), first + max(0, self.size.height - 1)))
 
-    def _refresh_row(self, index: int) -> None:
-        y = index - self._first_visible() + 1
-        if 1 <= y < self.size.height:
-            self.refresh(Region(0, y, self.size.width, 1))
+    def _refresh_rows(self, indices: Sequence[int]) -> None:
+        first, (width, height) = self._first_visible() - 1, self.size
+        regions = [Region(0, index - first, width, 1) for index in indices if 1 <= index - first < height]
+        if regions:  # without one all of it would be drawn
+            self.refresh(*regions)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Without the translation of the terminal's own colours: where it is in force, no role has any."""
+        return [each for each in super().get_line_filters() if not isinstance(each, ANSIToTruecolor)]
 
     def render_line(self, y: int) -> Strip:
         width, palette = self.size.width, palette_of(self.app)
         text = style("text", palette)
         if y == 0:
-            return self._strip([((c.title, "head"),) for c in self._columns], width)
+            return self._strip([((c.title, "head"),) for c in self._columns], width, palette)
         index = self._first_visible() + y - 1
         if index >= len(self._keys):
             if index == 1 and not self._keys:
@@ -201,28 +206,22 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
                 return Strip(segments).adjust_cell_length(width, text)
             return Strip.blank(width, text)
         key = self._keys[index]
-        cells = self._make(key)
+        if key not in self._cells:  # it has just come into view
+            self._cells[key] = self._make(key)
+        cells = self._cells[key]
         if cells is None:
             return Strip.blank(width, text)
-        if len(self._painted) > 500:
-            self._painted.clear()  # rows that were scrolled away
-        self._painted[key] = cells
-        return self._strip(cells, width, cursor=key == self._cursor, marked=key in self._marked)
+        return self._strip(cells, width, palette, cursor=key == self._cursor, marked=key in self._marked)
 
-    def _strip(self, cells: Cells, width: int, *, cursor: bool = False, marked: bool = False) -> Strip:
-        palette, lit = palette_of(self.app), cursor and self.has_focus
-
-        def look(role: str) -> Style:
-            return style(role, palette, cursor=lit)
-
-        segments = [Segment("▌" if cursor else " ", look("accent"))]
-        for place, (column, cell) in enumerate(zip(self._columns, cells, strict=True)):
-            if marked and not place:
-                segments.append(Segment("•".ljust(column.gap), look("marked")))
-            else:
-                segments.append(Segment(" " * column.gap, look("text")))
-            segments += fitted(cell, column.width, look, right=column.right)
-        return Strip(segments).adjust_cell_length(width, look("text"))
+    def _strip(self, cells: Cells, width: int, palette: str, *, cursor: bool = False, marked: bool = False) -> Strip:
+        lit = cursor and self.has_focus
+        segments = [Segment("▌" if cursor else " ", style("accent", palette, cursor=lit))]
+        for column, cell in zip(self._columns, cells, strict=True):
+            segments += drawn_cell(cell, column.gap, column.width, palette, cursor=lit, right=column.right)
+        if marked:
+            segments[1] = Segment("•".ljust(self._columns[0].gap), style("marked", palette, cursor=lit))
+        taken = 1 + sum(column.gap + column.width for column in self._columns)
+        return Strip(segments, taken).adjust_cell_length(width, style("text", palette, cursor=lit))
 
     # --- moving ------------------------------------------------------------------------------------
 
@@ -238,7 +237,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         if self._cursor is None:
             return
         self._marked ^= {self._cursor}
-        self._refresh_row(self._place())
+        self._refresh_rows([self._place()])
         self.action_move(1)
 
     def action_move(self, by: int) -> None:
