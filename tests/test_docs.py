@@ -5,9 +5,11 @@ import sys
 import types
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from corral import App
+from corral import App, Settings
+from corral.settings import SHARED
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -36,6 +38,23 @@ def test_the_programs_of_the_readme_fit_together(monkeypatch: pytest.MonkeyPatch
     assert isinstance(newsletter.app, App)
     assert set(newsletter.app.processors) == {"newsletter", "newsletter.mail"}
     exec(program, {})
+
+
+def test_the_programs_of_the_python_page_run_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", page)  # annotations are looked up there
+    for program in blocks(ROOT / "docs" / "python.md", "python"):
+        exec(program, page.__dict__)
+    assert set(page.app.processors) == {"report", "report.page", "report.archive"}
+
+
+def test_every_setting_stands_in_its_document_with_its_default() -> None:
+    rows = re.findall(
+        r"^\| `CORRAL_(\w+)`( \*)? \| (\S+) \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE
+    )
+    defaults = {field.name.upper(): field.default for field in msgspec.structs.fields(Settings)}
+    assert {name: type(defaults[name])(default) for name, _, default in rows} == defaults
+    assert {name.lower() for name, shared, _ in rows if shared} == set(SHARED)
 
 
 def test_every_target_of_the_makefile_that_is_named_exists() -> None:
