@@ -54,10 +54,14 @@ def workers() -> Iterator[None]:
             up.stderr.read()
 
 
-def start(shop: str, products: int) -> str:
+def reindex(shop: str, products: int) -> str:
+    """A run of many tasks; its id."""
+    return start("reindex", {"shop": shop, "products": products})
+
+
+def start(topic: str, message: object) -> str:
     """A run; its id."""
-    message = json.dumps({"shop": shop, "products": products})
-    command = [sys.executable, "-m", "corral", "start", "reindex", message]
+    command = [sys.executable, "-m", "corral", "start", topic, json.dumps(message)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -73,16 +77,30 @@ def save(app: Dashboard, name: str) -> None:
     (HERE / f"{name}.svg").write_text(app.export_screenshot(title=f"corral: {name}", simplify=True), encoding="utf-8")
 
 
+async def unwell(app: Dashboard, pilot: Pilot[int]) -> None:
+    """What is said of a worker whose loop is blocked, and of a topic that nobody serves."""
+    reindex("sofas", 30_000)
+    start("price.list", {"shop": "books"})
+    start("invoice.print", {"invoice": 7_012})
+    await pilot.press("w")
+    await until(app, pilot, "BLOCKED")
+    save(app, "workers")
+    await pilot.press("escape", "escape", "d")
+    await until(app, pilot, "has been blocked")
+    save(app, "doctor")
+    await pilot.press("escape", "enter")
+
+
 async def main() -> None:
     """One after the other."""
-    start("lamps", 700)
-    start("chairs", 3_000)
+    reindex("lamps", 700)
+    reindex("chairs", 3_000)
     app = Dashboard(Feed(None, None))
     try:
         async with app.run_test(size=SIZE) as pilot:
             await until(app, pilot, "✗ failed")
-            start("carpets", 6_000)
-            big = start("books", 60_000)
+            reindex("carpets", 6_000)
+            big = reindex("books", 60_000)
             await until(app, pilot, big[:8])
             await until(app, pilot, r"[1-7]\d%")
             await pilot.press("g")
@@ -93,7 +111,7 @@ async def main() -> None:
             await pilot.press("n")
             await until(app, pilot, "error")
             save(app, "tasks")
-            for key, said, name in (("3", "TASKS", "errors"), ("4", "RUNNING", "workers"), ("5", "KIND", "events")):
+            for key, said, name in (("3", "TASKS", "errors"), ("4", "RUNNING", "share"), ("5", "KIND", "events")):
                 await pilot.press(key)
                 await until(app, pilot, said)
                 save(app, name)
@@ -110,7 +128,9 @@ async def main() -> None:
             await pilot.press("0", *["right_square_bracket"] * 15)
             await until(app, pilot, "paused")
             save(app, "replay")
-            await pilot.press("escape", "escape", "t")
+            await pilot.press("escape", "escape")
+            await unwell(app, pilot)
+            await pilot.press("t")
             await until(app, pilot, "theme")
             save(app, "light")
     finally:

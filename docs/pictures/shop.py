@@ -1,8 +1,13 @@
-"""The app of the pictures: products are indexed; some have no price, one supplier is slow, and one does not answer."""
+"""The app of the pictures: products are indexed.
+
+Some have no price, one supplier is slow, one does not answer, and the price list is made by code that should not be
+`async`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 from corral import App, Context, Topic
 
@@ -32,3 +37,10 @@ async def reindex_entity(number: int, ctx: Context[None]) -> None:
     if number % 1_303 == 700 and ctx.attempt < 1 + number % 2 + 1:
         raise SupplierDown(f"no answer for product {number}")
     ctx.log.debug("priced", extra={"price": PRICES[currency]})
+
+
+@app.processor("price.list")
+async def price_list(message: dict[str, object]) -> None:
+    """Make the price list of a shop, and hold up everything else of this worker meanwhile."""
+    del message
+    time.sleep(45)  # noqa: ASYNC251  as a library would that computes for long
