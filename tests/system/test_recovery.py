@@ -13,6 +13,7 @@ from corral.jetstream.topology import purge
 from corral.runs import Marker, Record, State, decode_record, encode
 from corral.subjects import interrupt_key, run_key, unique_key
 from tests.system.pools import System
+from tests.system.stage import within
 
 
 async def leave(system: System, run_id: str, state: State, *, unique: str | None = None, key: bool = False) -> None:
@@ -24,11 +25,11 @@ async def leave(system: System, run_id: str, state: State, *, unique: str | None
         await records.create(unique_key(unique), run_id.encode())
 
 
-async def lasts_for(system: System, run_id: str) -> str:
-    """The time to live of a run's record, as the server knows it."""
+async def lasts_for(system: System, key: str) -> str:
+    """The time to live of what stands under a key, as the server knows it."""
     client = await system.client()
     names = client.operations.names
-    wanted = {"last_by_subj": names.key(run_key(run_id))}
+    wanted = {"last_by_subj": names.key(key)}
     answer = await client.connection.api(f"STREAM.MSG.GET.{names.bucket_stream}", wanted)
     headers = base64.b64decode(answer["message"].get("hdrs", "")).decode()
     return next((line.partition(": ")[2] for line in headers.splitlines() if line.startswith("Nats-TTL")), "")
@@ -40,6 +41,22 @@ async def test_a_start_whose_root_was_never_published_is_finished(system: System
     await system.pool("alone")
     assert (await system.audit((await system.client()).run("half"))).status.status == "success"
     assert system.truth()["leaf 1"] == 1
+
+
+async def test_the_marker_of_a_run_that_was_stopped_lasts_no_longer_than_those_of_others(system: System) -> None:
+    """Each worker keeps all that there are."""
+    client = await system.client()
+    run = await client.start("leaf", 1)
+    await run.interrupt()
+    await system.pool("alone")
+
+    async def shortened() -> None:
+        async for _ in client.operations.records.watch(interrupt_key(run.id)):
+            if await lasts_for(system, interrupt_key(run.id)) == "900s":
+                return
+
+    await within(shortened(), "a marker that goes soon")
+    assert (await run.status()).status == "interrupted"
 
 
 async def test_a_start_that_has_its_key_is_finished(system: System) -> None:
@@ -58,7 +75,7 @@ async def test_a_start_without_its_key_is_undone_and_may_be_made_again(system: S
     async for batch in client.read_records():
         if any(record is not None and record.state == "aborted" for _, record in batch):
             break
-    assert await lasts_for(system, "half") == "3600s"
+    assert await lasts_for(system, run_key("half")) == "3600s"
     run = await client.start("leaf", 2, unique="k")
     assert (await system.audit(run)).status.status == "success"
     assert "leaf 1" not in system.truth()
@@ -132,7 +149,7 @@ async def test_a_retry_without_its_key_is_undone_and_its_record_is_kept_no_longe
         if any(record is not None and record.state == "final" and record.round == 0 for _, record in batch):
             break
     assert (await run.status()).status == before.status
-    assert await lasts_for(system, run.id) == f"{system.settings.retention:.0f}s"
+    assert await lasts_for(system, run_key(run.id)) == f"{system.settings.retention:.0f}s"
 
 
 async def test_tasks_whose_messages_are_gone_end_as_lost(system: System) -> None:

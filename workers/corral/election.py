@@ -104,7 +104,7 @@ async def _regain(records: Records, name: str, lease: float, restore: Callable[[
         await restore()  # also if another one is quicker: it knows nothing of the runs
         return await records.create(LEADER_KEY, name.encode(), ttl=lease)
     except CorralError as error:
-        log.warning("the lease was erased", extra={"pool": name, "error": str(error)})
+        log.warning("the lease could not be taken again", extra={"pool": name, "error": str(error)})
         return None
 
 

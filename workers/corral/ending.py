@@ -11,6 +11,7 @@ worker holds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -132,7 +133,8 @@ class Ending:
         key_revision = await self._key_revision(book)
         if await self._unchanged(book) and not book.closed:
             await self._free_key(book, key_revision)
-            await self._finish(book)
+            if await self._finish(book) and interrupted:
+                await self._shorten_marker(book.run_id, round)
 
     def _stopped(self, book: Book) -> bool:
         """Whether somebody ordered this round of the run to stop. The event is stored first, so it is order enough."""
@@ -181,6 +183,14 @@ class Ending:
                 entry = await self._records.get(key, leader=True)
             if entry is not None and _round_of(entry.value) >= round:
                 return entry.revision
+
+    async def _shorten_marker(self, run_id: str, round: int) -> None:
+        """Whoever ordered the stop wrote the marker to last for as long as the run might."""
+        key = interrupt_key(run_id)
+        entry = await self._records.get(key, leader=True)
+        if entry is not None and _round_of(entry.value) == round:
+            with contextlib.suppress(Conflict):  # a retry was stopped meanwhile
+                await self._records.update(key, entry.value, entry.revision, ttl=MARKER_TTL)
 
     async def _confirmed(self, run_id: str, revision: int) -> None:
         seen, stopping = self._roster.confirmed(time.monotonic())
@@ -257,10 +267,11 @@ class Ending:
         except Conflict:
             log.info("the key has another holder already", extra={"run": book.run_id})
 
-    async def _finish(self, book: Book) -> None:
+    async def _finish(self, book: Book) -> bool:
+        """Write the final record; False if it has changed meanwhile."""
         record = book.record
         if record is None:
-            return
+            return False
         ledger = book.ledger
         final = counted(record, ledger, {}, root_running=False)
         final = msgspec.structs.replace(
@@ -276,6 +287,8 @@ class Ending:
         if await self._write(book, final, ttl=self._settings.retention):
             self._books.close(book.run_id, book.revision)
             log.info("a run has ended", extra={"run": book.run_id, "status": final.status})
+            return True
+        return False
 
     async def _write(self, book: Book, record: Record, *, ttl: float | None = None) -> bool:
         try:

@@ -22,7 +22,7 @@ import msgspec
 from corral.claims import Claims
 from corral.committer import Committer, Result
 from corral.context import Wiring
-from corral.errors import ContentChanged, Interrupted, Superseded
+from corral.errors import ContentChanged, CorralError, Interrupted, Superseded
 from corral.events import SentList
 from corral.executor import Again, Failure, Outcome, Silent, Stopped, Success, execute, failed_attempt, failure
 from corral.holding import Holding
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 HAND_BACK = 1.0
 """Seconds after which a task that could not be asked about, or found no slot, is delivered again."""
+DOUBLED = 5
+"""How often that time is doubled at most."""
 TELL_AGAIN = 30.0
 """Seconds between two lines of the log that say that tasks wait for room."""
 POISON = 60.0
@@ -151,6 +153,10 @@ class Handler:
                 raise  # the worker itself ends
             # Ordered to stop before the processor began: the message is dropped, or handed back.
             await self._drop(job)
+        except CorralError as error:
+            # The server does not answer, or not in time: asked less and less often, it may catch up.
+            self._oddities.note("a task is handed back", run=job.run_id, topic=job.topic, error=str(error))
+            await self._hand_back(job, hand_back_after(job.delivery.delivered))
         except Exception:
             log.exception("a task is handed back", extra={"run": job.run_id, "task": job.task, "topic": job.topic})
             await self._hand_back(job, HAND_BACK)
@@ -329,6 +335,11 @@ class Handler:
 
 
 # --- decisions ---------------------------------------------------------------------------------------
+
+
+def hand_back_after(delivered: int) -> float:
+    """Seconds until a task is delivered again about which nothing could be found out, at its nth delivery."""
+    return HAND_BACK * float(2 ** min(delivered - 1, DOUBLED))
 
 
 def _despite_cancellation(job: Job, error: BaseException) -> Outcome | None:

@@ -50,6 +50,8 @@ AT_ONCE = 200
 """Runs that are written at once."""
 REPAIRS = 16
 """Runs that are repaired at once."""
+HISTORIES = 16
+"""Histories that are read at once: each takes a consumer, and a server that makes thousands answers nobody else."""
 
 
 class Reign:
@@ -88,6 +90,7 @@ class Reign:
         """All that is read."""
         self._closing: list[Callable[[], Coroutine[None, None, None]]] = []
         self._repairs = asyncio.Semaphore(REPAIRS)
+        self._histories = asyncio.Semaphore(HISTORIES)
         self._checkpoints = Checkpoints(connection, records, names)
         self._writer = RecordWriter(records, self._books, roster, settings)
         self._answering = Answering(connection, records, self._books, self._fold_to, group)
@@ -264,7 +267,8 @@ class Reign:
         patience = LAG / LOOK * 10
         while self._books.get(book.run_id) is book and book.held is not None:
             try:
-                ledger = await read_ledger(self._connection, self._names, record.id, record.topic)
+                async with self._histories:
+                    ledger = await read_ledger(self._connection, self._names, record.id, record.topic)
                 patience -= 1
                 complete = patience < 0 or await self._is_complete(book, ledger)
             except Exception as error:  # noqa: BLE001  # one run that cannot be read must not stop all others
