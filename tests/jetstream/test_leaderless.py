@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -20,12 +19,11 @@ BUSY = b'{"error":{"code":503,"err_code":10008,"description":"JetStream system t
 async def answering(connection: Connection, subject: str, *, refused: int | None) -> AsyncIterator[Callable[[], int]]:
     """Something that answers on `subject` as a stream does, the first `refused` times (None: always) as one without a
     leader. It yields what tells how often it was asked."""
-    count = itertools.count(1)
     asked = 0
 
     def on_message(message: Message) -> None:
         nonlocal asked
-        asked = next(count)
+        asked += 1
         answer = BUSY if refused is None or asked <= refused else b'{"stream":"S","seq":7}'
         group.create_task(connection.publish(message.reply, answer))
 
@@ -56,12 +54,12 @@ async def test_without_a_leader_for_too_long_it_is_not_known_what_was_stored(
     connection: Connection, namespace: str
 ) -> None:
     async with answering(connection, namespace, refused=None):
-        with pytest.raises(Unconfirmed, match="temporarily unavailable"):
+        with pytest.raises(Unconfirmed):
             await Publisher(connection, timeout=0.5).store(namespace, b"x")
 
 
 async def test_without_a_leader_for_too_long_a_call_has_no_answer(connection: Connection, namespace: str) -> None:
     connection._api_prefix = namespace
     async with answering(connection, f"{namespace}.X", refused=None):
-        with pytest.raises(Unconfirmed, match="temporarily unavailable"):
+        with pytest.raises(Unconfirmed):
             await connection.api("X", timeout=0.5)

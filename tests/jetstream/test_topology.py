@@ -74,11 +74,19 @@ async def test_an_age_of_events_that_is_set_on_purpose_holds_from_then_on(
     connection: Connection, namespace: str
 ) -> None:
     names = Names(namespace)
-    for settings, then in ((Settings(), 604_800), (Settings(events_max_age=3600.0), 3600), (Settings(), 3600)):
+    for age, then in ((604_800.0, 604_800), (3600.0, 3600), (60.0, 60), (604_800.0, 60)):
+        settings = Settings(events_max_age=age)
         await streams.ensure(connection, names, settings)
+        await streams.keep_events(connection, names, settings)
         info = await connection.api(f"STREAM.INFO.{names.events_stream}")
         assert info["config"]["max_age"] == then * 1_000_000_000
     await topology.destroy(connection, names)
+
+
+async def test_who_only_looks_drops_no_events(connection: Connection, names: Names) -> None:
+    await streams.ensure(connection, names, Settings(events_max_age=60.0))
+    info = await connection.api(f"STREAM.INFO.{names.events_stream}")
+    assert info["config"]["max_age"] == Settings().events_max_age * 1_000_000_000
 
 
 async def test_a_limit_that_the_server_has_no_room_for_stays(server_process: Callable[..., ServerProcess]) -> None:

@@ -14,7 +14,7 @@ from corral.gate import Gate
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
-from corral.jetstream.streams import ensure
+from corral.jetstream.streams import ensure, keep_events
 from corral.jetstream.topology import consumers
 from corral.roster import Roster
 from corral.settings import Settings
@@ -38,6 +38,7 @@ async def keep_books(access: Access, settings: Settings, on_ready: Callable[[], 
         bookkeeper = Bookkeeper(connection, settings, roster)
         await bookkeeper.listen()
         await ensure(connection, names, settings)
+        await keep_events(connection, names, settings)
         # As in a pool: where no consumer is, no worker has been there before.
         alone = not await consumers(connection, names)
         roster.listening_since = time.monotonic() - (settings.death if alone else 0.0)

@@ -25,7 +25,7 @@ from corral.isolation import children
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
-from corral.jetstream.streams import ensure, ensure_consumer
+from corral.jetstream.streams import ensure, ensure_consumer, keep_events
 from corral.jetstream.topology import consumers
 from corral.keys import encode_topic, topic_record
 from corral.leaving import decode_leave
@@ -175,6 +175,7 @@ class Pool:
     async def _prepare(self) -> None:
         await self._bookkeeper.listen()
         await ensure(self._connection, self._names, self._settings)
+        await keep_events(self._connection, self._names, self._settings)
         # A pool makes its consumers before it starts its workers. Where there is none yet, no worker was there
         # before this one began to listen, and so none can be unknown.
         found = await consumers(self._connection, self._names)

@@ -52,7 +52,7 @@ class Publisher:
         """
         all_headers = _headers(headers, expect, ttl, message_id)
         deadline = time.monotonic() + self.timeout
-        absent_until = min(deadline, time.monotonic() + ABSENT_GRACE)
+        absent_since: float | None = None
         while True:
             reply = await self._store_once(subject, payload, all_headers, deadline)
             if status_of(reply) != "503":
@@ -63,9 +63,12 @@ class Publisher:
                         raise
                     if time.monotonic() + _UNAVAILABLE_WAIT > deadline:
                         raise Unconfirmed(f"storing a message on {subject}, after a time in which {refused}") from None
+                absent_since = None
                 await asyncio.sleep(_UNAVAILABLE_WAIT)
                 continue
-            if time.monotonic() > absent_until:
+            now = time.monotonic()
+            absent_since = absent_since or now
+            if now > min(deadline, absent_since + ABSENT_GRACE):
                 raise NoResponder(subject)
             await asyncio.sleep(_ABSENT_WAIT)
 

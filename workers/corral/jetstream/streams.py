@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from corral.errors import ApiError, Misconfigured, StorageFull
+from corral.errors import ApiError, Misconfigured, PermissionDenied, StorageFull
 from corral.jetstream.connection import Connection
 from corral.settings import Settings
 from corral.subjects import Names, check_topic
@@ -60,8 +60,8 @@ async def ensure(connection: Connection, names: Names, settings: Settings) -> bo
     """Make the streams that are missing; True if this call made the bucket, the last of them.
 
     Streams that exist keep their limits, but one that is below a limit that was set on purpose (other than the
-    default) is raised to it, and an age of events that was set on purpose holds from then on. On a server with less
-    room than the settings ask for, the limits of new streams are made smaller until they fit.
+    default) is raised to it. On a server with less room than the settings ask for, the limits of new streams are made
+    smaller until they fit.
 
     Raises:
         StorageFull: there is no room even for small streams.
@@ -87,6 +87,26 @@ async def ensure(connection: Connection, names: Names, settings: Settings) -> bo
     if made and divisor > 1:
         _log.warning("the streams are smaller than the settings say", extra={"divisor": divisor})
     return any(config["name"] == names.bucket_stream for config in made)
+
+
+async def keep_events(connection: Connection, names: Names, settings: Settings) -> None:
+    """Keep events for as long as the settings say from now on, if that was set on purpose (other than the default).
+
+    It drops what is older, and so is not for those who only look. An unlimited age stays, and a user who may not
+    change the stream leaves it as it is.
+    """
+    name, age = names.events_stream, int(settings.events_max_age * _NS)
+    existing = await _config_of(connection, f"STREAM.INFO.{name}", _NO_STREAM)
+    if existing is None or age == _DEFAULT_AGE or existing.get("max_age", 0) in (0, age):
+        return
+    # The server wants to know of duplicates no longer than of messages.
+    duplicates = min(existing.get("duplicate_window", age), age)
+    try:
+        await connection.api(f"STREAM.UPDATE.{name}", {**existing, "max_age": age, "duplicate_window": duplicates})
+    except PermissionDenied as error:
+        _log.warning("events are kept for another time than is set", extra={"error": str(error)})
+    else:
+        _log.info("stream changed", extra={"stream": name, "changes": {"max_age": age / _NS}})
 
 
 async def ensure_consumer(connection: Connection, names: Names, topic: str, settings: Settings) -> None:
@@ -150,7 +170,6 @@ async def _keep_stream(connection: Connection, config: dict[str, Any]) -> bool:
             raise Misconfigured(f"the stream {name}", _told(existing, changes)) from error
         _log.info("stream changed", extra={"stream": name, "changes": changes})
     await _raise_limit(connection, merged, config["max_bytes"])
-    await _set_age(connection, merged, config.get("max_age", 0))
     return True
 
 
@@ -169,17 +188,6 @@ async def _raise_limit(connection: Connection, existing: dict[str, Any], limit: 
         )
     else:
         _log.info("stream changed", extra={"stream": name, "changes": {"max_bytes": limit}})
-
-
-async def _set_age(connection: Connection, existing: dict[str, Any], age: int) -> None:
-    """Keep messages for as long as the settings say, if that was set on purpose."""
-    if age in (0, _DEFAULT_AGE, existing.get("max_age", 0)):
-        return
-    name = existing["name"]
-    now = await _config_of(connection, f"STREAM.INFO.{name}", _NO_STREAM)
-    if now is not None:
-        await connection.api(f"STREAM.UPDATE.{name}", {**now, "max_age": age})
-        _log.info("stream changed", extra={"stream": name, "changes": {"max_age": age / _NS}})
 
 
 async def _config_of(connection: Connection, question: str, absent: int) -> dict[str, Any] | None:

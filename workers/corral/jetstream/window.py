@@ -77,7 +77,8 @@ class Window:
     async def settle(self) -> None:
         """Return when every message of this window is stored, however long an outage or a full stream lasts.
 
-        After `give_up` it returns when every message is stored or refused.
+        What a cluster without a leader refuses is sent again too. After `give_up` it returns when every message is
+        stored or refused.
 
         Raises:
             ApiError, NoResponder, PermissionDenied: a message was refused for good; the window is
@@ -101,7 +102,7 @@ class Window:
         self.count = 0
 
     def give_up(self) -> None:
-        """Let `settle` return although messages are refused for lack of room. These will never be stored."""
+        """Let `settle` return although messages are refused for now. These will never be stored."""
         self._given_up.set()
 
     @property
@@ -156,6 +157,7 @@ class Window:
                 self._fail(NoResponder(entry[0]))
             self._refused[token] = entry
             return
+        self._absent_since = None
         try:
             sequence_of(entry[0], message.data)
         except StorageFull as full:
