@@ -152,12 +152,16 @@ def big_run() -> PlainSource:
             sequence, at = 3_000 + 2 * number + place, NOW - 4 + number / 2
             state.apply(BIG, sequence, at, event, now=at)
             state.detail.apply(sequence, at, event)
+    fold = state.folds[BIG]
+    state.put_record(
+        msgspec.structs.replace(state.records[BIG], seq=fold.ledger.sequence, counts=fold.ledger.counts()[0])
+    )
     source = PlainSource(state)
     source.stored = task_story()
     return source
 
 
-def failed(ordinal: int, error: str, message: str, traceback: str) -> events.Failed:
+def failed(ordinal: int, error: str, message: str, traceback: str, *, worker: str = "ws1-4021-3") -> events.Failed:
     return events.Failed(
         topic="reindex-entity",
         task=(BATCH, ordinal),
@@ -165,7 +169,7 @@ def failed(ordinal: int, error: str, message: str, traceback: str) -> events.Fai
         message=message,
         traceback=traceback,
         attempt=3,
-        worker="ws1-4021-3",
+        worker=worker,
         body=msgspec.Raw(b'{"id": %d, "target_class": "Product", "target_id": "7"}' % ordinal),
     )
 
@@ -185,7 +189,11 @@ def task_story() -> list[tuple[int, float, AnyEvent]]:
         (BATCH + 1, at + 0.1, events.Sent(batch=BATCH, first=0, count=1_000_000, topics=["reindex-entity"])),
         (1_300, at + 2.3, again(2)),
         (1_600, at + 6.35, again(3)),
-        (2_000, at + 12.4, failed(627_990, "shop.table.Missing", "no row 635990 in product", TRACEBACK)),
+        (
+            2_000,
+            at + 12.4,
+            failed(627_990, "shop.table.Missing", "no row 635990 in product", TRACEBACK, worker="ws1-4021-2"),
+        ),
         (2_001, at + 12.4, events.Ended(worker="ws1-4021-2", number=9, tasks=[ends])),
     ]
 
@@ -322,9 +330,10 @@ async def halfway(stage: Stage) -> None:
     assert isinstance(stage.app.screen, ReplayScreen)
     replay = stage.app.screen.replay
     replay.seek((replay.begins + replay.ends) / 2)
+    await stage.tick(1)
 
 
-INTERRUPT_BIG = "j j j i"
+INTERRUPT_BIG = "j j i"
 
 SHOTS: dict[str, Shot] = {
     # The list of runs.
@@ -348,7 +357,8 @@ SHOTS: dict[str, Shot] = {
     "run-tasks": Shot(big_run, run=BIG, sizes=(LEAST, *ALL)),
     "run-topics": Shot(big_run, "2", run=BIG),
     "run-errors": Shot(big_run, "3", run=BIG, sizes=(LEAST, *ALL)),
-    "run-each-error": Shot(big_run, "3 e j", run=BIG),
+    "run-each-error": Shot(big_run, "3 e j", run=BIG, sizes=(LEAST, *ALL)),
+    "run-error-read": Shot(big_run, "3 enter enter", run=BIG, sizes=(LEAST, NARROW)),
     "run-workers": Shot(big_run, "4", run=BIG),
     "run-events": Shot(big_run, "5", run=BIG),
     "run-zoomed": Shot(big_run, "n enter", run=BIG, sizes=BOTH),
@@ -373,7 +383,7 @@ SHOTS: dict[str, Shot] = {
     "replay": Shot(replayed_run, "left_square_bracket", run=BIG, then=halfway),
     # Questions, and what comes of them.
     "ask-interrupt": Shot(working_day, INTERRUPT_BIG, sizes=(LEAST, *BOTH)),
-    "ask-retry": Shot(working_day, "G k k r right", sizes=(NARROW,)),
+    "ask-retry": Shot(working_day, "E g j r right", sizes=(NARROW,)),
     "ask-many": Shot(working_day, "asterisk i", sizes=BOTH),
     "ask-drain": Shot(crew, "w D", sizes=BOTH),
     "ask-stop-many": Shot(crew, "w P S", sizes=(NARROW,)),

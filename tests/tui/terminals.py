@@ -67,6 +67,16 @@ class Terminal:
 
         await within(wait(), f"{text!r} in the terminal")
 
+    async def is_told(self, sequence: bytes) -> None:
+        """Until it has written this, escape sequences included."""
+
+        async def wait() -> None:
+            while sequence not in self.written:
+                self._news.clear()
+                await self._news.wait()
+
+        await within(wait(), f"{sequence!r} to the terminal")
+
     def press(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 

@@ -16,7 +16,7 @@ from corral_tui import view
 from corral_tui.app import Dashboard
 from corral_tui.spans import plain
 from corral_tui.terminal import LIMIT, copying, progress, shows_progress
-from corral_tui.theme import PALETTES, THEMES, style
+from corral_tui.theme import DEFAULT, PALETTES, THEMES, style
 from corral_tui.values import Link, Truth
 from tests.tui.drawn import Stage, dashboard
 from tests.tui.scenes import NOW, PlainSource, beat, busy_state, look_into, record
@@ -120,6 +120,22 @@ def test_every_role_has_a_look_in_every_theme(palette: str) -> None:
             assert look.bgcolor is not None
 
 
+def luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("name", [DEFAULT, "corral-light"])
+def test_all_that_is_said_stands_out_from_what_it_is_written_on(name: str) -> None:
+    palette = PALETTES[name]
+    for role, look in palette.roles().items():
+        least = 2.2 if role == "faint" else 0.0 if role.startswith(("bar-", "map-")) else 4.5
+        for ground in (palette.ground, palette.raised, palette.cursor):
+            dark, bright = sorted((luminance(look.split()[-1]), luminance(ground)))
+            assert (bright + 0.05) / (dark + 0.05) >= least, (role, ground)
+
+
 async def test_the_palette_does_what_keys_do_and_finds_runs() -> None:
     async with dashboard(PlainSource(busy_state())) as stage:
         await stage.press("colon")
@@ -203,7 +219,10 @@ async def test_hostile_text_draws_harmlessly(size: tuple[int, int]) -> None:
     state.beat(beat("w1", {BIG: {HOSTILE: 3}}, host=HOSTILE, topics=[HOSTILE]), NOW)
     async with dashboard(source, size) as stage:
         check(stage)
-        await stage.press("j", "j", "j", "enter")
+        await stage.press("i")
+        assert "Interrupt [bold]" in stage.text()
+        check(stage)
+        await stage.press("escape", "j", "j", "j", "enter")
         for tab in "12345":
             await stage.press(tab)
             await stage.tick(1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from corral.events import Failed
 from corral.ledger import Ledger
-from corral_tui import view
+from corral_tui import head
 from corral_tui.fold import Detail
 from corral_tui.groups import GroupView
 from corral_tui.spans import plain
@@ -51,7 +51,7 @@ def replayed(history: History) -> None:
 
 def said(run: RunView) -> list[int]:
     """The numbers of the conservation line."""
-    words = plain(view.conservation(run, 200, agrees=None)[0]).split("  ")[0]
+    words = plain(head.conservation(run, 200, agrees=None)[0]).split("  ")[0]
     return [int(word.replace(",", "")) for word in words.split() if word.replace(",", "").isdecimal()]
 
 

@@ -11,6 +11,7 @@ from corral_tui.replay import SPEEDS, History, Replay
 from corral_tui.screens.replay import ReplayScreen
 from tests.tui.drawn import Stage, dashboard
 from tests.tui.scenes import NOW, PlainSource, busy_state, live_events, look_into, record
+from tests.tui.test_numbers import said
 from tests.unit.histories import Simulation, Tape
 
 BIG = "7qk2mzt4w9ha"
@@ -34,6 +35,8 @@ def test_at_every_position_its_numbers_are_the_ledgers(data: bytes, positions: l
         assert (look.run.counts, look.run.topics) == alone.counts()
         assert look.run.ended == alone.over
         assert look.run.holds
+        counts = look.run.counts
+        assert said(look.run) == [counts.total, counts.pending, 0, counts.success, counts.error, counts.interrupted]
 
 
 def test_it_plays_at_its_speed_and_stops_at_the_end() -> None:

@@ -274,7 +274,7 @@ def test_every_kind_of_event_is_said_in_a_line() -> None:
         "batch 5: 0 to 1,999 are queued (a, b)",
         "7 a success by w",
         "a 5-1 comes again in 1.5 s as attempt 2: ValueError: no",
-        "a 5-1 failed: E: m",
+        "a 5-1: E: m",
         "worker w died with 2 tasks: signal 9",
         "round 1 brings 3 tasks back",
         "ordered to stop by me: [2Jenough",

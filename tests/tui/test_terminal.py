@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import signal
 
@@ -63,6 +64,19 @@ async def test_a_terminal_that_is_read_again_shows_what_has_happened_meanwhile(n
         await terminal.shows(runs[-1].id[:8])
         terminal.press("q")
         assert await terminal.left() == 0
+
+
+async def test_what_is_copied_and_how_far_it_is_go_to_the_terminal_itself(nats_url: str, namespace: str) -> None:
+    async with Client(nats_url, namespace) as client:
+        run = await client.start("nobody-serves-this", {})
+    with dashboard(nats_url, namespace, WT_SESSION="1") as terminal:
+        await terminal.shows(run.id[:8])
+        terminal.press("y")
+        await terminal.is_told(b"\x1b]52;c;" + base64.b64encode(run.id.encode()))
+        await terminal.is_told(b"\x1b]9;4;1;0\a")
+        terminal.press("q")
+        assert await terminal.left() == 0
+        assert b"\x1b]9;4;0;0\a" in terminal.written  # the tab shows none any more
 
 
 async def test_it_leaves_when_its_terminal_is_gone_and_nobody_has_said_so(nats_url: str, namespace: str) -> None:

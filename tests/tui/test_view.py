@@ -5,7 +5,7 @@ import pytest
 from corral.events import Receipt
 from corral.ledger import Counts
 from corral.runs import Status
-from corral_tui import view
+from corral_tui import head, view
 from corral_tui.columns import run_columns, total_width
 from corral_tui.filters import fits, parse
 from corral_tui.pulse import Pulse
@@ -183,7 +183,7 @@ def test_no_number_is_ever_cut(width: int) -> None:
 
 
 def test_every_task_is_accounted_for_in_one_line() -> None:
-    (said,) = view.conservation(BIG, 198, agrees=None)
+    (said,) = head.conservation(BIG, 198, agrees=None)
     assert plain(said) == (
         "1,000,000 total = 371,204 pending + 612 running + 627,990 success + 194 error + 0 interrupted"
         "   ✓ holds at event 48,211"
@@ -192,16 +192,18 @@ def test_every_task_is_accounted_for_in_one_line() -> None:
 
 @pytest.mark.parametrize("width", [58, 78, 99, 118, 198])
 def test_the_conservation_line_is_not_cut(width: int) -> None:
-    for said in view.conservation(BIG, width, agrees=True):
-        assert len(plain(said)) <= max(width, 78)
+    for said in head.conservation(BIG, width, agrees=True):
+        assert len(plain(said)) <= width
 
 
 def test_the_mark_says_how_it_is_known_that_the_counts_add_up() -> None:
     wrong = RunView(**{name: getattr(BIG, name) for name in BIG.__slots__} | {"counts": Counts(total=3, success=2)})
-    assert "holds" in plain(view.proof(BIG, agrees=None))
-    assert "proven" in plain(view.proof(BIG, agrees=True))
-    assert "corral verify" in plain(view.proof(BIG, agrees=False))
-    assert "does not add up" in plain(view.proof(wrong, agrees=None))
+    assert "holds" in plain(head.proof(BIG, agrees=None))
+    assert "proven" in plain(head.proof(BIG, agrees=True))
+    assert "disproved" in plain(head.proof(BIG, agrees=False))
+    (note,) = head.run_notes(BIG, 78, served=True, agrees=False)
+    assert plain(note).endswith(f"corral verify {BIG.id}")
+    assert "does not add up" in plain(head.proof(wrong, agrees=None))
 
 
 def test_an_interrupt_names_its_impact_and_its_receipt() -> None:
@@ -221,8 +223,9 @@ def test_a_retry_names_what_it_brings_back() -> None:
 
 def test_a_queued_run_that_nobody_serves_says_so() -> None:
     waiting = run("queued", pending=1)
-    assert "no worker serves reindex" in plain(view.run_note(waiting, served=False))
-    assert view.run_note(waiting, served=True) == ()
+    (note,) = head.run_notes(waiting, 78, served=False, agrees=None)
+    assert "no worker serves reindex" in plain(note)
+    assert head.run_notes(waiting, 78, served=True, agrees=None) == []
 
 
 # --- the line of truth --------------------------------------------------------------------------------

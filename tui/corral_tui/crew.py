@@ -113,7 +113,7 @@ def _doing(worker: WorkerView, text: str) -> Line:
     if worker.blocked and not worker.silent:
         return line((f"for {figures.short(worker.blocked)} by {clean(worker.blocked_by, 120)}", "shout"))
     if not worker.doing:
-        return line((f"serves {clean(' '.join(worker.topics), 120)}", "faint"))
+        return line((f"serves {clean(' '.join(worker.topics), 120)}", "dim"))
     return joined([line((f"{each.count} ", "running"), (clean(each.topic, 60), text)) for each in worker.doing[:8]])
 
 

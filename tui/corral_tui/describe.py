@@ -72,7 +72,7 @@ def _words(event: AnyEvent) -> str:
             again = f"again in {figures.long(event.delay)} as attempt {event.attempt}"
             words = f"{event.topic} {task_text(event.task)} comes {again}{why}"
         case events.Failed():
-            words = f"{event.topic} {task_text(event.task)} failed: {event.error}: {event.message}"
+            words = f"{event.topic} {task_text(event.task)}: {event.error}: {event.message}"
         case events.Crashed():
             why = f": {event.reason}" if event.reason else ""
             words = f"worker {event.worker} died with {figures.plural(len(event.tasks), 'task')}{why}"

@@ -16,7 +16,7 @@ MARKS = {
     "wrong": ("✗ wrong", "shout"),
     "warning": ("! warning", "warning"),
     "note": ("· note", "dim"),
-    "unknown": ("? unknown", "faint"),
+    "unknown": ("? unknown", "dim"),
 }
 """What stands before a finding, and its role, by severity."""
 BAR = 20
@@ -47,7 +47,7 @@ def hint(diagnosis: Diagnosis | None, width: int) -> Line:
 
 def heading(diagnosis: Diagnosis | None, now: float, about: str) -> Line:
     """How many findings of each kind there are, and how old that is."""
-    title = (f"Why is nothing moving?  {about}", "strong")
+    title = (f"Why is nothing moving?  {about}".rstrip(), "strong")
     if diagnosis is None:
         return line(title, ("   looking ...", "dim"))
     counts = []
@@ -58,7 +58,7 @@ def heading(diagnosis: Diagnosis | None, now: float, about: str) -> Line:
             counts.append((f"   {words}", role))
     if not counts:
         counts = [("   ✓ nothing is wrong", "success")]
-    return line(title, *counts, (f"   looked {figures.age(now - diagnosis.at)} ago".replace("now ago", "now"), "faint"))
+    return line(title, *counts, (f"   looked {figures.age(now - diagnosis.at)} ago".replace("now ago", "now"), "dim"))
 
 
 def findings_lines(findings: Sequence[Finding], width: int) -> list[Line]:

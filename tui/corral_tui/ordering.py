@@ -137,7 +137,7 @@ class Ordering:
         order, state = shown[-1], self._dashboard.source.state
         if isinstance(order, Dismissed):
             return dismissed_line(order, state.workers(now), now)
-        return order_line(order, state.run(order.run_id, now), now)
+        return order_line(order, state.run(order.run_id, now), now, self._dashboard.size.width)
 
 
 def _is_said_elsewhere(order: Order | Dismissed, run_id: str | None) -> bool:

@@ -7,7 +7,9 @@ from typing import Literal
 
 from corral.events import Receipt
 from corral_tui import figures
+from corral_tui.columns import NARROW
 from corral_tui.spans import Line, line
+from corral_tui.text import clean
 from corral_tui.values import RunView
 from corral_tui.view import receipt_text
 
@@ -36,12 +38,14 @@ class Order:
         return self.ended_at is not None and now - self.ended_at > SHOWN
 
 
-def order_line(order: Order, run: RunView | None, now: float) -> Line:
+def order_line(order: Order, run: RunView | None, now: float, width: int) -> Line:
     """How far it is, or how it ended: who confirmed it is the run itself."""
     glyph = ("■ ", "interrupted") if order.kind == "interrupt" else ("↻ ", "running")
-    name = line((f"{order.topic} ", "text"), (order.run_id, "accent"), ("  ", "text"))
+    name = line((f"{clean(order.topic, 40)} ", "text"), (order.run_id, "accent"), ("  ", "text"))
+    if order.run_id and width < NARROW:
+        name = line((order.run_id[:8], "accent"), ("  ", "text"))
     if order.problem:
-        return (("✗ ", "error"), *name, (order.problem, "error"))
+        return (("✗ ", "error"), *name, (clean(order.problem), "error"))
     if order.kind == "retry":
         said = _retry_text(order, now)
         return (glyph if order.ended_at is None or order.brought_back else ("· ", "dim"), *name, (said, "text"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from rich.text import Text
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
 
 from corral_tui.text import clean
 
@@ -17,6 +17,14 @@ _PLAIN = ("command_palette", "move(", "page(", "edge(")
 """Actions that nobody looks up."""
 MOST = 20
 """Runs that are offered."""
+BEFORE_KEY = 30
+"""Cells before the keys."""
+
+
+def _beside(name: str | Content, key: str) -> Content:
+    """What a key does, and the key behind it."""
+    said = Content(name) if isinstance(name, str) else name
+    return Content.assemble(said, " " * max(2, BEFORE_KEY - len(said)), (key, "$primary"))
 
 
 class Actions(Provider):
@@ -34,13 +42,13 @@ class Actions(Provider):
 
     async def discover(self) -> Hits:
         for name, key, pressed in self._known():
-            yield DiscoveryHit(name, self._press(pressed), help=key)
+            yield DiscoveryHit(_beside(name, key), self._press(pressed), text=name)
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
         for name, key, pressed in self._known():
             if (score := matcher.match(name)) > 0:
-                yield Hit(score, matcher.highlight(name), self._press(pressed), help=key)
+                yield Hit(score, _beside(matcher.highlight(name), key), self._press(pressed), text=name)
 
     def _press(self, key: str) -> Callable[[], None]:
         def press() -> None:
@@ -63,7 +71,7 @@ class Runs(Provider):
             score = matcher.match(name)
             if score > 0 and offered < MOST:
                 offered += 1
-                yield Hit(score, Text(name), self._open(record.id), help="open this run")
+                yield Hit(score, Content(name), self._open(record.id), text=name)
 
     def _open(self, run_id: str) -> Callable[[], None]:
         dashboard = cast("Dashboard", self.app)

@@ -29,13 +29,24 @@ def line(*spans: Span | str) -> Line:
     return tuple((span, "text") if isinstance(span, str) else span for span in spans)
 
 
-def joined(parts: Sequence[Line], between: Span = (" · ", "faint")) -> Line:
+BETWEEN: Span = (" · ", "faint")
+
+
+def joined(parts: Sequence[Line], between: Span = BETWEEN) -> Line:
     """Parts with something between them; empty ones are left out."""
     out: list[Span] = []
     for part in parts:
         if part:
             out += [between, *part] if out else part
     return tuple(out)
+
+
+def fitting(parts: Sequence[Line], between: Span, width: int) -> Line:
+    """As `joined`, but only as many parts as fit into `width` cells, the first in any case."""
+    shown = [part for part in parts if part]
+    while len(shown) > 1 and len(plain(joined(shown, between))) > width:
+        shown.pop()
+    return joined(shown, between)
 
 
 def plain(spans: Line) -> str:

@@ -7,7 +7,7 @@ from corral.messages import ROOT, TaskId, task_text
 from corral_tui import figures
 from corral_tui.code import json_line
 from corral_tui.describe import body_lines
-from corral_tui.spans import Line, joined, line
+from corral_tui.spans import Line, fitting, joined, line
 from corral_tui.story import Story
 from corral_tui.taskmap import Tally
 from corral_tui.text import clean
@@ -34,16 +34,16 @@ def cell_line(tally: Tally, first: int, last: int, per: int, task: TaskId | None
         if value
     ]
     scale = "a cell is a task" if per == 1 else f"a cell is {figures.count(per)} tasks"
-    return joined([line((here, "strong")), joined(counts, (", ", "faint")), line((scale, "faint"))], ("   ", "text"))
+    return joined([line((here, "strong")), joined(counts, (", ", "faint")), line((scale, "dim"))], ("   ", "text"))
 
 
-def map_legend() -> Line:
-    """What the signs of the map mean."""
+def map_legend(width: int) -> Line:
+    """What the signs of the map mean, as many as fit."""
     signs = [("✗", "error"), ("■", "interrupted"), ("↻", "retrying"), ("▶", "running"), ("·", "pending")]
-    parts = [line((f"{glyph} ", f"map-{word}"), (word, "faint")) for glyph, word in signs]
-    parts.append(line(("░▒▓ ", "map-partly"), ("partly", "faint")))
-    parts.append(line(("█ ", "map-success"), ("success", "faint")))
-    return joined(parts, ("  ", "text"))
+    parts = [line((f"{glyph} ", f"map-{word}"), (word, "dim")) for glyph, word in signs]
+    parts.append(line(("░▒▓ ", "map-partly"), ("part", "dim")))
+    parts.append(line(("█ ", "map-success"), ("success", "dim")))
+    return fitting(parts, ("  ", "text"), width)
 
 
 def task_stands(task: TaskId, ledger: Ledger) -> Line:
@@ -82,7 +82,7 @@ def story_lines(story: Story, body: bytes, problem: str) -> list[Line]:
     for step in story.steps:
         later = f"+{figures.short(step.at - before)}" if before is not None else ""
         before = step.at
-        when = line((figures.clock_ms(step.at), "dim"), (f" {later:>8}  ", "faint"))
+        when = line((figures.clock_ms(step.at), "dim"), (f" {later:>8}  ", "dim"))
         lines.append((*when, (f"{step.kind:<12}", KIND_ROLES.get(step.kind, "accent-dim")), (step.text, "text")))
     if not story.steps:
         lines.append(line(("nothing is stored about it any more", "dim")))

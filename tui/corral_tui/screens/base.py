@@ -12,10 +12,10 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from corral_tui import view
-from corral_tui.spans import Line, line
+from corral_tui.spans import Line, line, plain
 from corral_tui.values import RunView
 from corral_tui.widgets.keys import Keys
-from corral_tui.widgets.lines import Centred, Lines
+from corral_tui.widgets.lines import GAP, Centred, Lines
 
 if TYPE_CHECKING:
     from corral_tui.app import Dashboard
@@ -57,7 +57,8 @@ class LiveScreen(Screen[None], inherit_bindings=False):
         right = view.truth_right(
             truth, now, width, frozen_at=self.dashboard.frozen_at, late_frames=self.dashboard.late_frames
         )
-        self.query_one("#truth", Lines).show([view.truth_left(truth, width)], [right])
+        room = width - 2 - (len(plain(right)) + GAP if right else 0)
+        self.query_one("#truth", Lines).show([view.truth_left(truth, room)], [right])
         self.query_one("#notice", Lines).show([self.notice(now)])
         if self.dashboard.frozen_at is None:
             self.repaint(now)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events
@@ -25,6 +27,21 @@ from corral_tui.widgets.lines import Lines
 if TYPE_CHECKING:
     from corral_tui.app import Dashboard
 
+BOX, EDGE = 72, 8
+"""Cells of a question at most, and those of its edges."""
+
+
+def wrapped(lines: Sequence[Line], width: int) -> list[Line]:
+    """What is asked, in as many lines as it takes on a terminal of this width: none of it is cut."""
+    out: list[Line] = []
+    for spans in lines:
+        if len(spans) == 1:
+            text, role = spans[0]
+            out += [line((part, role)) for part in textwrap.wrap(text, min(BOX, width * 96 // 100) - EDGE)]
+        else:
+            out.append(spans)
+    return out
+
 
 class Choice(Lines, can_focus=True):
     """No or yes, the chosen one in brackets."""
@@ -43,7 +60,7 @@ class Choice(Lines, can_focus=True):
         self.chosen = yes
         no_text, yes_text = ("  No  ", f"[ {self._yes} ]") if yes else ("[ No ]", f"  {self._yes}  ")
         answers = line((no_text, "dim" if yes else "strong"), ("   ", "text"), (yes_text, self._role if yes else "dim"))
-        self.show([answers], [line((f"y {self._yes.lower()}   esc no", "faint"))])
+        self.show([answers], [line((f"y {self._yes.lower()}   esc no", "dim"))])
 
     def on_click(self, event: events.Click) -> None:
         on_no, on_yes = 1 <= event.x < 7, 10 <= event.x < 14 + len(self._yes)
@@ -88,7 +105,7 @@ class ConfirmOne(Confirm, inherit_bindings=False):
     def tick(self, now: float) -> None:
         """The impact as it is now. The state's lock is held."""
         state = cast("Dashboard", self.app).source.state
-        self.query_one("#question", Lines).show([*self.question(state, now), ()])
+        self.query_one("#question", Lines).show([*wrapped(self.question(state, now), self.app.size.width), ()])
 
     def action_answer(self, yes: bool) -> None:  # noqa: FBT001  bindings pass plain values
         self.dismiss(yes)
@@ -121,9 +138,7 @@ class ConfirmRun(ConfirmOne):
         moot = self.moot(run)
         if run is None or moot:
             return [line((f"run {self.run_id} {moot}", "strong")), ()]
-        title = line(
-            (f"{self.VERB} ", "strong"), (run.topic, "strong"), (" ", "text"), (run.id, "accent"), ("?", "strong")
-        )
+        title = line((f"{self.VERB} {clean(run.topic, 40)} ", "strong"), (run.id, "accent"), ("?", "strong"))
         return [title, (), line((self.impact(run), "text"))]
 
 
@@ -208,7 +223,7 @@ class ConfirmMany(Confirm, inherit_bindings=False):
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
             yield Lines(id="question", raised=True)
-            yield Word(id="word", compact=True, placeholder=self.word)
+            yield Word(id="word", compact=True)
 
     def on_mount(self) -> None:
         cast("Dashboard", self.app).tick()
@@ -223,7 +238,7 @@ class ConfirmMany(Confirm, inherit_bindings=False):
         said = self.question(cast("Dashboard", self.app).source.state, now)
         asks = line(("type ", "dim"), (self.word, "error"), (" to do it, esc for no", "dim"))
         nothing: list[Line] = [line((f"none of them is to {self.word}", "strong")), ()]
-        self.query_one("#question", Lines).show([*said, (), asks] if said else nothing)
+        self.query_one("#question", Lines).show([*wrapped(said, self.app.size.width), (), asks] if said else nothing)
 
     def action_answer(self, yes: bool) -> None:  # noqa: FBT001  bindings pass plain values
         self.dismiss(yes)

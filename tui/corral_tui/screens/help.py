@@ -11,7 +11,7 @@ from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
-from corral_tui.spans import GLYPHS, Line, line
+from corral_tui.spans import GLYPHS, Line, line, plain
 from corral_tui.widgets.lines import Lines
 
 _NAMES = {
@@ -33,6 +33,9 @@ _NAMES = {
     "pageup": "pgup",
 }
 
+BOX, EDGE = 74, 7
+"""Cells of the help at most, and those of its edges."""
+
 
 class HelpScreen(ModalScreen[None], inherit_bindings=False):
     """Opened over a screen, about that screen."""
@@ -47,22 +50,26 @@ class HelpScreen(ModalScreen[None], inherit_bindings=False):
 
     def __init__(self, bindings: Iterable[ActiveBinding]) -> None:
         super().__init__()
-        self._lines = help_lines(bindings)
+        self._about = list(bindings)
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
             yield Lines(id="help", raised=True)
 
     def on_mount(self) -> None:
-        self.query_one(Lines).show(self._lines)
+        self.on_resize()
+
+    def on_resize(self) -> None:
+        room = min(BOX, self.app.size.width * 96 // 100) - EDGE
+        self.query_one(Lines).show(help_lines(self._about, room))
 
     def action_scroll(self, lines: int) -> None:
         """Where there is less room than it takes."""
         self.query_one("#box").scroll_relative(y=lines, animate=False)
 
 
-def help_lines(bindings: Iterable[ActiveBinding]) -> list[Line]:
-    """The keys of each action and what it does, two actions a line; then the signs."""
+def help_lines(bindings: Iterable[ActiveBinding], room: int) -> list[Line]:
+    """The keys of each action and what it does, two actions a line if they fit; then the signs."""
     actions: dict[tuple[str, str], list[str]] = {}
     sorts: list[tuple[str, str]] = []
     for active in bindings:
@@ -76,17 +83,21 @@ def help_lines(bindings: Iterable[ActiveBinding]) -> list[Line]:
                 keys.append(name)
     said = [(" ".join(keys), description) for (_, description), keys in actions.items()]
     half = (len(said) + 1) // 2
-    rows = [(*left, *right) for left, right in zip_longest(_column(said[:half]), _column(said[half:]), fillvalue=())]
-    if sorts:
-        spans = [span for key, word in sorts for span in ((f"{key} ", "accent"), (f"{word} ", "dim"))]
-        rows.append((("sort by ", "text"), *spans))
+    left, right = _column(said[:half], gap=3), _column(said[half:])
+    rows = [(*one, *other) for one, other in zip_longest(left, right, fillvalue=())]
+    if max(len(plain(row)) for row in rows) > room:
+        rows = _column(said)
+    in_lines = (sorts[:4], sorts[4:]) if room < BOX - EDGE else (sorts, [])
+    for begin, part in zip(("sort by  ", " " * 9), in_lines, strict=True):
+        spans = [span for key, word in part for span in ((f"{key} ", "accent"), (f"{word} ", "dim"))]
+        rows += [((begin, "text"), *spans)] if part else []
     return [line(("Keys", "strong")), (), *rows, (), line(("Signs", "strong")), (), *_signs()]
 
 
-def _column(said: list[tuple[str, str]]) -> list[Line]:
-    """Keys and what they do, as wide as the longest."""
+def _column(said: list[tuple[str, str]], gap: int | None = None) -> list[Line]:
+    """Keys and what they do; with a gap as wide as the longest and so many cells more."""
     keys_width = max((len(keys) for keys, _ in said), default=0) + 2
-    width = max((len(description) for _, description in said), default=0) + 3
+    width = max((len(description) for _, description in said), default=0) + gap if gap else 0
     return [((f"{keys:<{keys_width}}", "accent"), (f"{description:<{width}}", "text")) for keys, description in said]
 
 

@@ -20,10 +20,10 @@ class ReplayScreen(RunScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "play", "play, pause"),
-        Binding("left_square_bracket", "skip(-1)", "back", key_display="["),
-        Binding("right_square_bracket", "skip(1)", "on", key_display="]"),
-        Binding("left_curly_bracket", "step(-1)", "an event back", show=False, key_display="{"),
-        Binding("right_curly_bracket", "step(1)", "an event on", show=False, key_display="}"),
+        Binding("left_square_bracket", "skip(-1)", "earlier", key_display="["),
+        Binding("right_square_bracket", "skip(1)", "later", key_display="]"),
+        Binding("left_curly_bracket", "step(-1)", "an event earlier", show=False, key_display="{"),
+        Binding("right_curly_bracket", "step(1)", "an event later", show=False, key_display="}"),
         Binding("less_than_sign", "faster(-1)", "slower", show=False, key_display="<"),
         Binding("greater_than_sign", "faster(1)", "faster", key_display=">"),
         Binding("0", "seek(0)", "to the beginning", show=False),

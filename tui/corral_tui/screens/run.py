@@ -9,7 +9,7 @@ from textual import events, on
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from corral_tui import view
+from corral_tui import head
 from corral_tui.fronts import NONE
 from corral_tui.look import Look
 from corral_tui.screens.base import LiveScreen
@@ -27,6 +27,7 @@ from corral_tui.widgets.lines import Centred, Lines
 
 ROOMY = 30
 """Lines of a terminal from which on the parts are set apart."""
+ORDERS = ("interrupt", "retry")
 TABS: tuple[type[Tab], ...] = (TasksTab, TopicsTab, ErrorsTab, WorkersTab, EventsTab)
 
 
@@ -37,20 +38,23 @@ class TabLine(Lines):
         super().__init__(id="tabs")
         self._places: list[tuple[int, int, int]] = []
 
-    def show_tabs(self, labels: list[str], active: int, hint: str, *, roomy: bool) -> None:
-        """Draw the labels, the active one lit."""
+    def show_tabs(self, tabs: list[tuple[str, ...]], active: int, hint: str, *, roomy: bool) -> None:
+        """Draw their labels, the active one lit; shorter ones where the longest do not fit."""
+        room = self.size.width - 2
+        ways = [[names[min(step, len(names) - 1)] for names in tabs] for step in range(max(map(len, tabs)))]
+        labels = next((way for way in ways if sum(map(len, way)) + 4 * len(way) - 2 <= room), ways[-1])
         spans: list[tuple[str, str]] = []
         self._places, at = [], 1
-        gap = 4 if sum(map(len, labels)) + 6 * len(labels) < self.size.width else 2
+        gap = 4 if sum(map(len, labels)) + 6 * len(labels) - 4 <= room else 2
         for index, label in enumerate(labels):
             lit = index == active
             mark = "▪ " if lit else f"{index + 1} "
-            spans += [(mark, "accent" if lit else "faint"), (label, "strong" if lit else "dim"), (" " * gap, "text")]
+            spans += [(mark, "accent" if lit else "dim"), (label, "strong" if lit else "dim"), (" " * gap, "text")]
             self._places.append((at, at + len(mark + label), index))
             at += len(mark + label) + gap
         after = [()] if roomy else []
         said = hint if at + len(hint) < self.size.width else ""  # the labels are what is clicked
-        self.show([(), tuple(spans), *after], [(), ((said, "dim"),), *after])
+        self.show([(), tuple(spans[:-1]), *after], [(), ((said, "dim"),), *after])
 
     def on_click(self, event: events.Click) -> None:
         for start, end, index in self._places:
@@ -133,6 +137,9 @@ class RunScreen(LiveScreen):
     def repaint(self, now: float) -> None:
         look = self.look(now)
         self.set_class(look is None, "gone")
+        if self.tab.display is (look is None):
+            self.tab.display = look is not None
+            self.refresh_bindings()
         if look is None:
             known = self.dashboard.source.state.link.ready
             said = "is not here: its record has expired" if known else "is not read yet"
@@ -142,10 +149,11 @@ class RunScreen(LiveScreen):
             self._ended = look.run.ended
             self.refresh_bindings()
         self._paint_head(look)
-        labels = [tab.label(look) for tab in self._tabs]
         read = look.detail is not None and look.detail.caught_up
         hint = self.tab.hint(look.detail) if look.detail is not None and read else "reading events"
-        self.query_one(TabLine).show_tabs(labels, self._active, hint, roomy=self._roomy)
+        self.query_one(TabLine).show_tabs(
+            [tab.labels(look) for tab in self._tabs], self._active, hint, roomy=self._roomy
+        )
         self.tab.paint(look)
 
     def _paint_head(self, look: Look) -> None:
@@ -154,15 +162,14 @@ class RunScreen(LiveScreen):
         late = look.detail.stragglers(look.server_now) if look.detail is not None and look.detail.caught_up else NONE
         lines: list[Line] = [
             *space,
-            view.run_title(run, look.now),
+            head.run_title(run, look.now, width),
             *space,
-            view.run_bar(run, width),
+            head.run_bar(run, width),
             *space,
-            *view.conservation(run, width, agrees=look.agrees),
-            *view.run_pulse(run, look.pulse, look.ledger, late=late, now=look.server_now, width=width),
+            *head.conservation(run, width, agrees=look.agrees),
+            *head.run_pulse(run, look.pulse, look.ledger, late=late, now=look.server_now, width=width),
+            *head.run_notes(run, width, served=look.served, agrees=look.agrees),
         ]
-        if note := view.run_note(run, served=look.served):
-            lines.append(note)
         self.query_one("#head", Lines).show(lines)
 
     # --- actions -------------------------------------------------------------------------------------
@@ -188,7 +195,7 @@ class RunScreen(LiveScreen):
         return self.dashboard.notice(now, without=self.run_id)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == ("interrupt" if self._ended else "retry"):
+        if action == ("interrupt" if self._ended else "retry") or (action in ORDERS and not self.tab.display):
             return False
         return super().check_action(action, parameters)
 

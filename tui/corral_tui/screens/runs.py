@@ -46,7 +46,7 @@ class RunsScreen(LiveScreen):
         Binding("i", "interrupt", "interrupt"),
         Binding("r", "retry", "retry"),
         Binding("w", "workers", "workers"),
-        Binding("escape", "clear", "clear marks or the filter", show=False),
+        Binding("escape", "clear", "clear marks or filter", show=False),
         Binding("asterisk", "mark_all", "mark all shown", show=False, key_display="*"),
         Binding("S", "sort('status')", "sort by status", show=False),
         Binding("A", "sort('age')", "sort by age", show=False),

@@ -27,8 +27,8 @@ class Tab(Container):
         return cast("Dashboard", self.app)
 
     @abstractmethod
-    def label(self, look: Look) -> str:
-        """Its name, with what is in it."""
+    def labels(self, look: Look) -> tuple[str, ...]:
+        """Its name with what is in it, and shorter ones for where there is less room."""
 
     @abstractmethod
     def paint(self, look: Look) -> None:

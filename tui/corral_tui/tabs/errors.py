@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 
 from corral_tui import figures, view
-from corral_tui.columns import NARROW, WIDE, error_columns, group_columns
+from corral_tui.columns import WIDE, error_columns, group_columns
 from corral_tui.fold import Detail
 from corral_tui.groups import GroupView
 from corral_tui.look import Look
@@ -21,13 +21,16 @@ from corral_tui.values import ErrorView
 from corral_tui.widgets.pane import Pane
 from corral_tui.widgets.table import Cells, Table
 
+WITH_BOTH = 8
+"""Lines from which on there is room for the list and the error under the cursor."""
+
 
 class ErrorsTab(Tab):
     """Groups, or the errors of one group; beside or below them the error under the cursor in full."""
 
     TITLE = "Errors"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close_group", "all groups", show=False),
+        Binding("escape", "close_group", "back to the list", key_display="esc"),
         Binding("e", "each", "each error", show=False),
     ]
 
@@ -45,15 +48,11 @@ class ErrorsTab(Tab):
             yield Table(id="errors", empty="no errors", opens=True)
             yield Pane(id="traceback", raised=True)
 
-    def label(self, look: Look) -> str:
+    def labels(self, look: Look) -> tuple[str, ...]:
         errors, detail = look.run.counts.error, look.detail
-        if not errors:
-            return "Errors"
-        groups = sum(group.count > 0 for group in detail.group_views()) if detail else 0
-        roomy = self.app.size.width >= NARROW
-        return f"Errors {figures.count(errors)}" + (
-            f" in {figures.plural(groups, 'group')}" if groups and roomy else ""
-        )
+        said = f"Errors {figures.count(errors)}" if errors else self.TITLE
+        groups = sum(group.count > 0 for group in detail.group_views()) if detail and errors else 0
+        return (f"{said} in {figures.plural(groups, 'group')}" if groups else said), said
 
     def hint(self, detail: Detail) -> str:
         if self._group is None:
@@ -81,7 +80,9 @@ class ErrorsTab(Tab):
         else:
             self._show_each(table, detail)
         pane, chosen = self.query_one(Pane), self.chosen
-        pane.display = bool(groups)
+        small = self.size.height < WITH_BOTH
+        pane.display = bool(groups) and (not small or self._reads)
+        table.display = not (small and self._reads)
         pane.show(view.error_lines(chosen, retried=chosen.round < round) if chosen else [])
 
     def _show_each(self, table: Table, detail: Detail) -> None:
@@ -108,11 +109,16 @@ class ErrorsTab(Tab):
             return group.sample if group else None
         return self._errors.get(key)
 
+    @property
+    def _reads(self) -> bool:
+        """Whether the keys are for the error in full."""
+        return self.query_one(Pane).has_focus
+
     # --- moving ------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters
-        return self._group is not None or action != "close_group" or self.query_one(Pane).has_focus
+        return self._group is not None or action != "close_group" or self._reads
 
     @on(Table.Opened)
     def _open(self, event: Table.Opened) -> None:
@@ -120,7 +126,13 @@ class ErrorsTab(Tab):
         if self._group is None:
             self._open_group(event.key)
         else:
-            self.query_one(Pane).focus()
+            self._read(self.query_one(Pane))
+
+    def _read(self, widget: Pane | Table) -> None:
+        """Let the keys be for the error in full, or for the list; where there is little room, that alone is shown."""
+        widget.display = True
+        self.screen.set_focus(widget)
+        self.dashboard.tick()
 
     def action_each(self) -> None:
         self._open_group("")
@@ -130,8 +142,8 @@ class ErrorsTab(Tab):
         self._again()
 
     def action_close_group(self) -> None:
-        if self.query_one(Pane).has_focus:
-            self.query_one(Table).focus()
+        if self._reads:
+            self._read(self.query_one(Table))
             return
         self._group = None
         self._again()
@@ -149,6 +161,7 @@ class ErrorsTab(Tab):
         self.dashboard.tick()
 
     def take_focus(self) -> None:
+        self.query_one(Table).display = True
         self.query_one(Table).focus()
 
     def copied(self) -> str:

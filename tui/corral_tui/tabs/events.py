@@ -26,9 +26,10 @@ class EventsTab(Tab):
     def compose(self) -> ComposeResult:
         yield Table(id="events", empty="no events are stored any more")
 
-    def label(self, look: Look) -> str:
+    def labels(self, look: Look) -> tuple[str, ...]:
         seen = look.detail.seen_events if look.detail else 0
-        return f"Events {figures.count(seen)}" if seen else "Events"
+        said = f"Events {figures.count(seen)}" if seen else self.TITLE
+        return said, said, self.TITLE
 
     def hint(self, detail: Detail) -> str:
         kept, seen = len(detail.events), detail.seen_events

@@ -33,8 +33,9 @@ class TasksTab(Tab):
         yield Grid(id="map")
         yield Lines(id="cell")
 
-    def label(self, look: Look) -> str:
-        return f"Tasks {figures.count(look.run.counts.total)}"
+    def labels(self, look: Look) -> tuple[str, ...]:
+        said = f"Tasks {figures.count(look.run.counts.total)}"
+        return said, said, self.TITLE
 
     def paint(self, look: Look) -> None:
         ledger, now = look.ledger, self.dashboard.now
@@ -52,7 +53,7 @@ class TasksTab(Tab):
         first, last = grid.span
         tally = self._map.tally(first, last)
         said = taskview.cell_line(tally, first, last, grid.per, self.chosen)
-        self.query_one("#cell", Lines).show([said, taskview.map_legend()])
+        self.query_one("#cell", Lines).show([said, taskview.map_legend(self.size.width - 2)])
 
     @property
     def chosen(self) -> TaskId | None:

@@ -24,8 +24,9 @@ class TopicsTab(Tab):
     def compose(self) -> ComposeResult:
         yield Table(id="topics")
 
-    def label(self, look: Look) -> str:
-        return f"Topics {len(look.run.topics)}"
+    def labels(self, look: Look) -> tuple[str, ...]:
+        said = f"Topics {len(look.run.topics)}"
+        return said, said, self.TITLE
 
     def paint(self, look: Look) -> None:
         run = self._run = look.run

@@ -24,9 +24,10 @@ class WorkersTab(Tab):
     def compose(self) -> ComposeResult:
         yield Table(id="shares", empty="no worker has had anything of it yet")
 
-    def label(self, look: Look) -> str:
+    def labels(self, look: Look) -> tuple[str, ...]:
         at_work = sum(share.running > 0 for share in look.shares)
-        return f"Workers {at_work}" if at_work else "Workers"
+        said = f"Workers {at_work}" if at_work else self.TITLE
+        return said, said, self.TITLE
 
     def paint(self, look: Look) -> None:
         shares, now = {share.worker: share for share in look.shares}, look.now

@@ -57,7 +57,7 @@ class Grid(ScrollView, can_focus=True, inherit_bindings=False):
         Binding("pageup,ctrl+u", "page(-1)", "page up", show=False),
         Binding("home,g", "edge(False)", "first", show=False),
         Binding("end,G", "edge(True)", "last", show=False),
-        Binding("escape", "fit", "the whole map", show=False),
+        Binding("escape", "fit", "whole map", key_display="esc"),
     ]
     DEFAULT_CSS = """
     Grid { height: 1fr; width: 1fr; scrollbar-size: 1 1; overflow-x: hidden; overflow-y: auto;

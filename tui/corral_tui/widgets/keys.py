@@ -6,10 +6,11 @@ from textual import events
 from textual.binding import Binding
 from textual.screen import Screen
 
+from corral_tui.spans import Line
 from corral_tui.widgets.lines import Lines
 
-LASTING = ("help", "leave", "interrupt", "retry")
-"""Actions whose keys are shown however narrow it is."""
+KEPT = ("help", "app.back", "close_group", "fit", "interrupt", "retry")
+"""Actions whose keys stand there however narrow it is."""
 
 
 class Keys(Lines):
@@ -28,33 +29,37 @@ class Keys(Lines):
         self._changed(self.screen)
 
     def _changed(self, screen: Screen[object]) -> None:
-        shown: dict[str, Binding] = {}
+        found: dict[str, tuple[str, Binding]] = {}
         for active in screen.active_bindings.values():
-            if active.binding.show:
-                shown.setdefault(active.binding.action, active.binding)
-        offered = list(shown.values())
-        # Where not all fit, `?` lists them: it stays, and so do orders and the way out.
-        while sum(self._width(each) + 3 for each in offered) - 1 > self.size.width > 0:
-            less = next((each for each in reversed(offered) if each.action not in LASTING), None)
-            if less is None:
-                break
-            offered.remove(less)
+            binding = active.binding
+            if binding.show and binding.action not in found:
+                found[binding.action] = (binding.key_display or self.app.get_key_display(binding), binding)
+        shown, gap = self._fitting(list(found.values()))
         spans: list[tuple[str, str]] = []
         self._places, at = [], 1
-        for binding in offered:
-            spans += [(self._key(binding), "accent"), (f" {binding.description}", "dim"), ("   ", "text")]
-            self._places.append((at, at + self._width(binding), binding.key))
-            at += self._width(binding) + 3
-        self.show([tuple(spans[:-1])])
+        for key, binding in shown:
+            spans += [(key, "accent"), (f" {binding.description}", "dim"), (" " * gap, "text")]
+            width = len(key) + 1 + len(binding.description)
+            self._places.append((at, at + width, binding.key))
+            at += width + gap
+        keys: Line = tuple(spans[:-1])
+        self.show([keys])
+
+    def _fitting(self, keys: list[tuple[str, Binding]]) -> tuple[list[tuple[str, Binding]], int]:
+        """Those that there is room for, and the cells between them. What is left out stands in the help."""
+        room = self.size.width - 2
+        while True:
+            taken = sum(len(key) + 1 + len(binding.description) for key, binding in keys)
+            for gap in (3, 2):
+                if taken + gap * (len(keys) - 1) <= room:
+                    return keys, gap
+            spare = [each for each in keys if each[1].action not in KEPT]
+            if not spare:
+                return keys, 2
+            keys = [each for each in keys if each is not spare[-1]]
 
     def on_resize(self) -> None:
         self._changed(self.screen)
-
-    def _key(self, binding: Binding) -> str:
-        return binding.key_display or self.app.get_key_display(binding)
-
-    def _width(self, binding: Binding) -> int:
-        return len(self._key(binding)) + 1 + len(binding.description)
 
     def on_click(self, event: events.Click) -> None:
         for start, end, key in self._places:

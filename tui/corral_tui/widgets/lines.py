@@ -14,6 +14,9 @@ from corral_tui.spans import Line
 from corral_tui.theme import palette_of, style
 from corral_tui.widgets.strips import fitted, width_of
 
+GAP = 2
+"""Cells between what stands on the left and what stands on the right."""
+
 
 class Lines(Widget):
     """Some lines; only those that changed are drawn again."""
@@ -55,6 +58,8 @@ class Lines(Widget):
         end = Segment(" ", self.look("text"))
         if taken + 8 > room:
             taken, right = 0, ()
+        if taken:
+            taken, right = taken + GAP, ((" " * GAP, "text"), *right)
         parts = [edge, *fitted(left, room - taken, self.look), *fitted(right, taken, self.look), end]
         return Strip(parts).adjust_cell_length(width, self.look("text"))
 

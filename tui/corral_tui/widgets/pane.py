@@ -54,4 +54,8 @@ class Pane(ScrollView, can_focus=True):
         spans = self._lines[index] if index < len(self._lines) else ()
         width = max(self.size.width, self.virtual_size.width)
         parts = [Segment("  ", self._look("text")), *fitted(spans, width - 2, self._look)]
-        return Strip(parts).crop(left, left + self.size.width)
+        right = left + self.scrollable_content_region.width
+        strip = Strip(parts).crop(left, right)
+        if width_of(spans) + 2 <= right:
+            return strip
+        return Strip([*strip.crop(0, right - left - 1), Segment("…", self._look("dim"))])

@@ -10,6 +10,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from corral_tui.spans import Line
+from corral_tui.text import clean
 from corral_tui.theme import style
 
 Look = Callable[[str], Style]
@@ -23,6 +24,8 @@ def width_of(spans: Line) -> int:
 
 def fitted(spans: Line, width: int, look: Look, *, right: bool = False) -> Iterable[Segment]:
     """The spans in exactly `width` cells: padded, or cut with an ellipsis in the last cell."""
+    if not all(text.isprintable() for text, _ in spans):  # whoever made them has forgotten it
+        spans = tuple((clean(text), role) for text, role in spans)
     length = width_of(spans)
     if length <= width:
         pad = Segment(" " * (width - length), look("text"))
