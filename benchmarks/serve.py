@@ -10,8 +10,7 @@ import sys
 
 import msgspec
 
-from corral.pool import PoolOptions, run_pool
-from corral.supervisor import Stopping
+from corral.pool import PoolOptions, Stopping, run_pool
 
 
 async def serve(options: PoolOptions) -> int:

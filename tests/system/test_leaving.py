@@ -73,6 +73,23 @@ async def test_a_stopped_worker_hands_back_at_once_and_spends_no_attempt(system:
     assert "crashed" not in [each.event.__struct_config__.tag async for each in client.events(run.id)]
 
 
+async def test_the_first_signal_to_a_pool_that_was_told_to_drain_ends_no_task(system: System) -> None:
+    """The second one would: an order is no signal."""
+    system.set(drain_timeout=600.0)
+    pool = await system.pool("crashes")
+    client = await system.client()
+    run = await client.start("works", 1)
+    working = await system.stage.arrival("working")
+    await client.drain(pool.id)
+    pool.drain()
+    await system.until(lambda: "draining workers=" in pool.log.read_text(), "the pool's answer to the signal")
+    working.answer()
+    assert await pool.ended() == 0
+    await system.pool("crashes")
+    assert (await system.audit(run)).status.success == 1
+    assert system.truth() == {"works 1": 1}
+
+
 async def test_a_stopped_pool_starts_nobody_any_more(system: System) -> None:
     pool = await system.pool("crashes", workers=2)
     client = await system.client()

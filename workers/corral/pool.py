@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from corral.roles import LEAVE
 from corral.roster import Roster
 from corral.settings import Settings
 from corral.subjects import Names, topic_key
-from corral.supervisor import Stopping, Supervisor
+from corral.supervisor import Supervisor
 from corral.worker_process import Assignment
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,20 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks that each worker executes at once."""
     topics: list[str] | None = None
     """Only these; None for all of the app's."""
+
+
+class Stopping:
+    """How a pool is told to stop: once to drain, twice to stop at once."""
+
+    def __init__(self) -> None:
+        self.drain = asyncio.Event()
+        self.now = asyncio.Event()
+
+    def ask(self) -> None:
+        """Drain; asked again, stop at once."""
+        if self.drain.is_set():
+            self.now.set()
+        self.drain.set()
 
 
 async def run_pool(options: PoolOptions, stopping: Stopping, on_ready: Callable[[], None] = lambda: None) -> int:
@@ -117,12 +131,13 @@ class Pool:
         self._oddities = Oddities(log)
         self._supervisors: list[Supervisor] = []
         self._unready = options.workers
+        self._failed = False
 
     async def run(self, stopping: Stopping) -> int:
         """Supervise until told to stop, or until every worker was told to leave."""
         await self._prepare()
         self._supervisors = [self._supervisor(number, stopping) for number in range(self._options.workers)]
-        await self._listen(stopping)
+        await self._listen()
         async with asyncio.TaskGroup() as group:
             standing = group.create_task(
                 stand(
@@ -140,7 +155,7 @@ class Pool:
             await asyncio.wait(workers)
             standing.cancel()
             draining.cancel()
-        return 1 if any(each.failed for each in self._supervisors) else 0
+        return 1 if self._failed else 0
 
     def _supervisor(self, number: int, stopping: Stopping) -> Supervisor:
         options = self._options
@@ -163,9 +178,13 @@ class Pool:
             roster=self._roster,
             next_beat=self._bookkeeper.next_beat,
             folder=self._folder,
-            stopping=stopping,
             on_ready=self._note_ready,
+            on_failed=partial(self._fail, stopping),
         )
+
+    def _fail(self, stopping: Stopping) -> None:
+        self._failed = True
+        stopping.drain.set()
 
     def _note_ready(self) -> None:
         self._unready -= 1
@@ -205,18 +224,16 @@ class Pool:
 
     # --- told to leave -----------------------------------------------------------------------------
 
-    async def _listen(self, stopping: Stopping) -> None:
+    async def _listen(self) -> None:
         """Hear what operators say."""
         try:
-            await self._connection.subscribe(
-                self._names.control(LEAVE), lambda message: self._on_order(message, stopping)
-            )
+            await self._connection.subscribe(self._names.control(LEAVE), self._on_order)
         except PermissionDenied as error:
             log.warning(
                 "orders to leave are not heard: the server's rights are of an older Corral", extra={"error": str(error)}
             )
 
-    def _on_order(self, message: Message, stopping: Stopping) -> None:
+    def _on_order(self, message: Message) -> None:
         # The server's own answers come out on any subject that a question names for the reply, within the account of
         # who asks. They keep their subject, have headers, or are no order.
         if message.subject != self._names.control(LEAVE) or message.headers:
@@ -230,14 +247,12 @@ class Pool:
         for each in self._supervisors:
             if whole or each.worker in order.workers:
                 each.tell(order.how, order.by)
-        if whole:
-            stopping.drain.set()
 
     async def _drain(self, stopping: Stopping) -> None:
         await stopping.drain.wait()
         log.info("draining", extra={"workers": sum(each.alive for each in self._supervisors)})
         for each in self._supervisors:
-            each.signal(signal.SIGTERM)
+            each.drain()
         await stopping.now.wait()
         for each in self._supervisors:
-            each.signal(signal.SIGKILL)
+            each.kill()

@@ -39,25 +39,12 @@ YOUNG = 10.0
 """Seconds that a worker has to live for its death to be an accident."""
 
 
-class Stopping:
-    """How a pool is told to stop: once to drain, twice to stop at once."""
-
-    def __init__(self) -> None:
-        self.drain = asyncio.Event()
-        self.now = asyncio.Event()
-
-    def ask(self) -> None:
-        """Drain; asked again, stop at once."""
-        if self.drain.is_set():
-            self.now.set()
-        self.drain.set()
-
-
 class Supervisor:
-    """Keeps one worker alive until the pool stops, or until that worker was told to leave.
+    """Keeps one worker alive until that is told to leave.
 
     `assignment` is what each process is told, with an id and a slot table of its own. `next_beat` returns when another
-    heartbeat has come to the roster. `on_ready` is called once, when the first process has begun to work.
+    heartbeat has come to the roster. `on_ready` is called once, when the first process has begun to work; `on_failed`
+    if the app cannot be loaded, so that no process ever will.
     """
 
     def __init__(
@@ -70,14 +57,12 @@ class Supervisor:
         roster: Roster,
         next_beat: Callable[[], Awaitable[None]],
         folder: Path,
-        stopping: Stopping,
         on_ready: Callable[[], None],
+        on_failed: Callable[[], None],
     ) -> None:
         self.number = number
         self.worker = ""
-        """The id of the worker that there is; empty while there is none."""
-        self.failed = False
-        """Whether the app could not be loaded, so that the pool was told to stop."""
+        """The id of the worker that there is, or that has died and is not replaced yet."""
         self._assignment = assignment
         self._settings = assignment.settings
         self._names = Names(assignment.settings.namespace)
@@ -86,12 +71,15 @@ class Supervisor:
         self._roster = roster
         self._next_beat = next_beat
         self._folder = folder
-        self._stopping = stopping
         self._on_ready = on_ready
+        self._on_failed = on_failed
         self._ready = False
         self._process: asyncio.subprocess.Process | None = None
+        self._leaving = asyncio.Event()
+        """Nobody is to take the place of the worker that there is."""
+        self._killed = False
         self._told: How | None = None
-        """The order by which it leaves for good."""
+        """The order of an operator by which it leaves."""
 
     @property
     def alive(self) -> bool:
@@ -101,7 +89,7 @@ class Supervisor:
     async def run(self) -> None:
         """Return when nobody is to take the place of the worker that has ended."""
         pause, generation = FIRST_PAUSE, 0
-        while not self._leaves():
+        while not self._leaving.is_set():
             generation += 1
             worker = f"{self._assignment.pool}-{self.number}" + (f"-{generation}" if generation > 1 else "")
             table = self._folder / f"{worker}.slots"
@@ -109,7 +97,7 @@ class Supervisor:
             code = await self._run_worker(worker, table)
             held = read(table)
             table.unlink(missing_ok=True)
-            if code == 0 and self._leaves():
+            if code == 0 and self._leaving.is_set():
                 return
             try:
                 # Without a server nobody hears it, and a pool that is told to stop must not wait for one.
@@ -117,11 +105,10 @@ class Supervisor:
                     await self._mourn(worker, code, held)
             except TimeoutError:
                 log.warning("a death was not recorded", extra={"worker": worker, "error": "the server is away"})
-            if self._leaves():
+            if self._leaving.is_set():
                 return
             if code == NO_APP:
-                self.failed = True
-                self._stopping.drain.set()
+                self._on_failed()
                 return
             pause = FIRST_PAUSE if time.monotonic() - born > YOUNG else min(pause * 2, LONGEST_PAUSE)
             log.warning(
@@ -130,35 +117,43 @@ class Supervisor:
             )
             try:
                 async with asyncio.timeout(pause):
-                    await self._stopping.drain.wait()
+                    await self._leaving.wait()
             except TimeoutError:
                 continue
 
+    def drain(self) -> None:
+        """The worker is to leave when it has done what it executes."""
+        self._leaving.set()
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """The worker is to end now."""
+        self._leaving.set()
+        self._killed = True
+        self._send(signal.SIGKILL)
+
     def tell(self, how: How, by: str) -> None:
-        """The worker is to leave, and nobody to take its place. Said again, or drained when it stops: nothing new."""
-        if self._process is None or self._told in (how, "stop"):
+        """The same by an operator's order. Said again, or to drain where it stops: nothing new."""
+        if self._told in (how, "stop"):
             return
         self._told = how
         log.info("a worker is told to leave", extra={"worker": self.worker, "how": how, "by": by[:200]})
         if how == "drain":
-            self.signal(signal.SIGTERM)
+            self.drain()
             return
-        self.signal(AT_ONCE)
+        self._leaving.set()
+        self._send(AT_ONCE)
         # Where a processor blocks its loop, it does not even learn of it.
         patience = LAST_WORDS + self._settings.kill_grace
-        asyncio.get_running_loop().call_later(patience, self.signal, signal.SIGKILL)
+        asyncio.get_running_loop().call_later(patience, self._send, signal.SIGKILL)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it to the process, if there is one."""
+    # --- how ---------------------------------------------------------------------------------------
+
+    def _send(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
             # Not by the Process: it would reap the child by itself, and asyncio would never learn how it ended.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
-
-    # --- how ---------------------------------------------------------------------------------------
-
-    def _leaves(self) -> bool:
-        return self._stopping.drain.is_set() or self._told is not None
 
     async def _run_worker(self, worker: str, table: Path) -> int:
         assignment = msgspec.structs.replace(self._assignment, worker=worker, table=str(table))
@@ -172,8 +167,8 @@ class Supervisor:
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         self._process, self.worker = process, worker
-        if self._stopping.drain.is_set():  # said while the process was being made
-            self.signal(signal.SIGKILL if self._stopping.now.is_set() else signal.SIGTERM)
+        if self._leaving.is_set():  # said while the process was being made
+            self._send(signal.SIGKILL if self._killed else AT_ONCE if self._told == "stop" else signal.SIGTERM)
         watching = asyncio.create_task(self._watch(worker))
         try:
             assert process.stdin is not None
@@ -181,7 +176,7 @@ class Supervisor:
             return await process.wait()
         finally:
             watching.cancel()
-            self._process, self.worker = None, ""
+            self._process = None
             if process.returncode is None:
                 process.kill()
 
@@ -198,12 +193,12 @@ class Supervisor:
                     self._on_ready()
                 if beat.blocked > self._settings.blocked_limit:
                     log.error("a blocked worker is ended", extra={"worker": worker, "by": beat.blocked_by})
-                    self.signal(signal.SIGKILL)
+                    self._send(signal.SIGKILL)
                     return
             # Not even its lifeline speaks: something holds the interpreter, or the process is stopped.
             if last is not None and time.monotonic() - heard_at > silence and self._connection.connected:
                 log.error("a silent worker is ended", extra={"worker": worker, "seconds": round(silence, 1)})
-                self.signal(signal.SIGKILL)
+                self._send(signal.SIGKILL)
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.beat * 2):

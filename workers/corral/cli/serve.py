@@ -23,12 +23,11 @@ from corral.cli.tui import Dashboard, dashboard_if_possible
 from corral.client import Client
 from corral.errors import NoServer
 from corral.logs import log_to_stderr
-from corral.pool import PoolOptions, run_pool
+from corral.pool import PoolOptions, Stopping, run_pool
 from corral.runs import RunStatus
 from corral.server import EmbeddedServer
 from corral.settings import Settings
 from corral.subjects import check_topic
-from corral.supervisor import Stopping
 
 EVERY = 1.0
 """Seconds between two lines of progress."""
