@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks.app import PAUSE, SPREAD, Spread
 from benchmarks.figures import Figure
 from benchmarks.measuring import Benchmark, Bring
-from benchmarks.stage import Stage, look, stage
+from benchmarks.stage import Held, Stage, stage
 from corral import Run, StorageFull
 from corral.settings import Settings
 
@@ -37,34 +37,27 @@ async def measure(seconds: float, repeat: int, bring: Bring) -> None:
 
 async def _pressed(here: Stage, seconds: float) -> list[Figure]:
     (worker,) = await here.client.workers()
-    processes = {
-        "the producer": os.getpid(),
-        "the pool with the bookkeeper": here.bookkeeper,
-        "the worker": worker.pid,
-        "the server": here.server,
-    }
-    held: list[dict[str, float]] = []
-    looking = asyncio.create_task(look(processes, held, LOOK))
-    began = time.perf_counter()
-    started, refused = await _produce(here, seconds)
-    pressed = time.perf_counter() - began
-    await _drained(here, started)
-    drained = time.perf_counter() - began - pressed
-    looking.cancel()
+    held = Held(
+        {
+            "the producer": os.getpid(),
+            "the pool with the bookkeeper": here.bookkeeper,
+            "the worker": worker.pid,
+            "the server": here.server,
+        }
+    )
+    async with held.watched(LOOK):
+        began = time.perf_counter()
+        started, refused = await _produce(here, seconds)
+        pressed = time.perf_counter() - began
+        await _drained(here, started)
+        drained = time.perf_counter() - began - pressed
     await _adds_up(here, started)
-    early = held[: max(1, len(held) // 10)]
     return [
         Figure("runs started", len(started) / pressed, "/s", "starts refused", refused / pressed),
         Figure("tasks executed", len(started) * (EACH + 1) / (pressed + drained), "/s"),
-        *(
-            Figure(
-                f"{name} holds at most", max(each[name] for each in held), "MB",
-                "in the first tenth", max(each[name] for each in early),
-            )
-            for name in processes
-        ),
+        *held.figures(10, "tenth"),
         Figure("from the last start to the last end", 1000 * drained, "ms"),
-    ]  # fmt: skip
+    ]
 
 
 async def _produce(here: Stage, seconds: float) -> tuple[list[Run], int]:

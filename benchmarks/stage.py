@@ -15,6 +15,7 @@ import msgspec
 
 from benchmarks.app import SPREAD, Spread
 from benchmarks.child import DEADLINE, Child, child
+from benchmarks.figures import Figure
 from benchmarks.moments import VARIABLE, Moments
 from corral import Client, Run, Topic
 from corral.credentials import Access
@@ -110,11 +111,39 @@ def memory_of(pid: int) -> float:
     return int(done.stdout) / 1024
 
 
-async def look(processes: dict[str, int], held: list[dict[str, float]], seconds: float) -> None:
-    """Note what processes hold, every so many seconds, until cancelled."""
-    while True:
-        held.append({name: await asyncio.to_thread(memory_of, pid) for name, pid in processes.items()})
-        await asyncio.sleep(seconds)
+class Held:
+    """What processes hold while something goes on, looked at again and again."""
+
+    def __init__(self, processes: dict[str, int]) -> None:
+        self._processes = processes
+        self._seen: list[dict[str, float]] = []
+
+    @asynccontextmanager
+    async def watched(self, seconds: float) -> AsyncIterator[None]:
+        """Look every so many seconds; a process that ends meanwhile ends this, too."""
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(self._look(seconds))
+            yield
+            looking.cancel()
+
+    async def _look(self, seconds: float) -> None:
+        while True:
+            self._seen.append({name: await asyncio.to_thread(memory_of, pid) for name, pid in self._processes.items()})
+            await asyncio.sleep(seconds)
+
+    def figures(self, part: int, name: str) -> list[Figure]:
+        """What each holds at most, beside what it held at most in the first `part`th, which is called `name`."""
+        early = self._seen[: max(1, len(self._seen) // part)]
+        return [
+            Figure(
+                f"{process} holds at most",
+                max(each[process] for each in self._seen),
+                "MB",
+                f"in the first {name}",
+                max(each[process] for each in early),
+            )
+            for process in self._processes
+        ]
 
 
 async def growth(pid: int, work: Awaitable[T]) -> tuple[T, float]:

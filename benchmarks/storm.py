@@ -12,7 +12,7 @@ from benchmarks.child import DEADLINE
 from benchmarks.dashboard import terminal
 from benchmarks.figures import Figure
 from benchmarks.measuring import Benchmark, Bring
-from benchmarks.stage import Stage, look, stage
+from benchmarks.stage import Held, Stage, stage
 from corral.jetstream.topology import room
 
 ERRORS, RUNS = 1_000_000, 100_000
@@ -34,14 +34,11 @@ async def measure_errors(count: int, repeat: int, bring: Bring) -> None:
                 with terminal(
                     sys.executable, "-m", "corral", "tui", "--run", run.id, environment=environment
                 ) as screen:
-                    held: list[dict[str, float]] = []
-                    processes = await _processes(here, FAILING.name)
-                    processes |= {"the pool": pool, "the dashboard": screen.program.pid}
-                    looking = asyncio.create_task(look(processes, held, LOOK))
-                    began = time.perf_counter()
-                    ended = await run.wait()
-                    took = time.perf_counter() - began
-                    looking.cancel()
+                    held = await _held(here, FAILING.name, pool, screen.program.pid)
+                    async with held.watched(LOOK):
+                        began = time.perf_counter()
+                        ended = await run.wait()
+                        took = time.perf_counter() - began
             stored = (await room(here.client.connection, here.client.operations.names))["corral_EVENTS"][0] - before
             if (ended.total, ended.error) != (count, count):
                 raise RuntimeError(f"not all have failed: {ended}")
@@ -49,7 +46,7 @@ async def measure_errors(count: int, repeat: int, bring: Bring) -> None:
                 [
                     Figure(f"{count:,} tasks that fail", count / took, "/s"),
                     Figure("their events take", stored / 1e6, "MB"),
-                    *_held(held),
+                    *held.figures(2, "half"),
                 ]
             )
 
@@ -59,36 +56,25 @@ async def measure_runs(count: int, repeat: int, bring: Bring) -> None:
     async with stage(SPREAD) as here, here.pool(NOTHING, slots=SLOTS, workers=WORKERS) as pool:
         for _ in range(repeat):
             with terminal(sys.executable, "-m", "corral", "tui", environment={"NATS_URL": here.url}) as screen:
-                held: list[dict[str, float]] = []
-                processes = await _processes(here, NOTHING.name)
-                processes |= {"the pool": pool, "the dashboard": screen.program.pid}
-                looking = asyncio.create_task(look(processes, held, LOOK))
-                began = time.perf_counter()
-                await _run_all(here, count)
-                took = time.perf_counter() - began
-                looking.cancel()
-            bring([Figure(f"{count:,} runs of one task", count / took, "/s"), *_held(held)])
+                held = await _held(here, NOTHING.name, pool, screen.program.pid)
+                async with held.watched(LOOK):
+                    began = time.perf_counter()
+                    await _run_all(here, count)
+                    took = time.perf_counter() - began
+            bring([Figure(f"{count:,} runs of one task", count / took, "/s"), *held.figures(2, "half")])
 
 
-async def _processes(here: Stage, topic: str) -> dict[str, int]:
+async def _held(here: Stage, topic: str, pool: int, dashboard: int) -> Held:
     workers = [worker.pid for worker in await here.client.workers() if topic in worker.topics]
-    return {
-        "the bookkeeper": here.bookkeeper,
-        "the server": here.server,
-        **{f"worker {number}": pid for number, pid in enumerate(workers, 1)},
-    }
-
-
-def _held(held: list[dict[str, float]]) -> list[Figure]:
-    """What each process holds at most, beside what it held at most in the first half."""
-    half = held[: max(1, len(held) // 2)]
-    return [
-        Figure(
-            f"{name} holds at most", max(each[name] for each in held), "MB",
-            "in the first half", max(each[name] for each in half),
-        )
-        for name in held[0]
-    ]  # fmt: skip
+    return Held(
+        {
+            "the bookkeeper": here.bookkeeper,
+            "the server": here.server,
+            **{f"worker {number}": pid for number, pid in enumerate(workers, 1)},
+            "the pool": pool,
+            "the dashboard": dashboard,
+        }
+    )
 
 
 async def _run_all(here: Stage, count: int) -> None:

@@ -29,7 +29,7 @@ from corral.jetstream.requests import Requests
 from corral.jetstream.subscription import Message, Subscription
 from corral.jetstream.wire import publish_to_all
 
-__all__ = ["Connection", "Message", "Subscription"]
+__all__ = ["UNAVAILABLE_WAIT", "Connection", "Message", "Subscription"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _HIGH_WATER = 8 << 20  # bytes not yet written to the socket at which `publish` 
 _SMALL = 1000  # characters and bytes of a message without headers, up to which it cannot be too large
 _CONTROL_LINE = 4000  # bytes for subject and reply; the server cuts the connection at a line of 4096
 _CONSUMER_OFFLINE = 10119
-_UNAVAILABLE_WAIT = 0.25
+UNAVAILABLE_WAIT = 0.25  # seconds between two attempts while a cluster misses a node or a leader
 _decode_answer = decoder(dict[str, Any], "the server's answer")
 _DENIED = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"]*)"')
 
@@ -265,9 +265,9 @@ class Connection:
             # What is placed on a node that is away may be made elsewhere: then asking again is not the way.
             if not refused.passes or code == _CONSUMER_OFFLINE:
                 raise refused
-            if time.monotonic() + _UNAVAILABLE_WAIT > deadline:
+            if time.monotonic() + UNAVAILABLE_WAIT > deadline:
                 raise Unconfirmed(f"a call of {suffix}, after {timeout:.3g} s in which {refused}")
-            await asyncio.sleep(_UNAVAILABLE_WAIT)
+            await asyncio.sleep(UNAVAILABLE_WAIT)
 
     def api_subject(self, suffix: str) -> str:
         """The subject of a call of JetStream's API: `$JS.API.<suffix>`, or under the prefix that the access names."""

@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping
 
 from corral.errors import ApiError, NoResponder, PermissionDenied, Unconfirmed
 from corral.jetstream.acks import Acks, sequence_of
-from corral.jetstream.connection import Connection
+from corral.jetstream.connection import UNAVAILABLE_WAIT, Connection
 from corral.jetstream.subscription import Message, status_of
 from corral.jetstream.window import ABSENT_GRACE, Window
 
 __all__ = ["Publisher", "Window"]
 
 _ABSENT_WAIT = 0.1  # seconds between two attempts at a stream that does not answer
-_UNAVAILABLE_WAIT = 0.25  # seconds between two attempts while a cluster misses a node or a leader
 
 
 class Publisher:
@@ -61,10 +60,10 @@ class Publisher:
                 except ApiError as refused:
                     if not refused.passes:
                         raise
-                    if time.monotonic() + _UNAVAILABLE_WAIT > deadline:
+                    if time.monotonic() + UNAVAILABLE_WAIT > deadline:
                         raise Unconfirmed(f"storing a message on {subject}, after a time in which {refused}") from None
                 absent_since = None
-                await asyncio.sleep(_UNAVAILABLE_WAIT)
+                await asyncio.sleep(UNAVAILABLE_WAIT)
                 continue
             now = time.monotonic()
             absent_since = absent_since or now
