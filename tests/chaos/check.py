@@ -183,7 +183,7 @@ def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth:
             wrong.check(explained, f"task {task} was executed {len(begun)} times without a fault: {begun} {ends}")
     wrong.check(all(count == 1 for count in names.values()), f"counted more than once: {names.most_common(3)}")
     missing = wanted.keys() - names.keys()
-    if not gaps:
+    if not gaps and "lose tail" not in world.servers_struck:  # that they were sent may be among what was lost
         wrong.check(not missing, f"{len(missing)} tasks were not executed or do not count: {sorted(missing)[:5]}")
 
 
