@@ -148,6 +148,8 @@ def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth:
     wanted = {work.name: work for work in msgspec.json.decode(record.body, type=Work).family()}
     names: Counter[str] = Counter()
     gaps = False
+    # Else the same number may have named two tasks, and that tasks were sent may be among what was lost.
+    whole = "lose tail" not in world.servers_struck
     for task in [(id, ordinal) for id, *span, _ in history.counted() for ordinal in range(*span)]:
         batch = history.batches[task[0]]
         outcome = batch.outcomes.get(task[1])
@@ -155,7 +157,7 @@ def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth:
         ends = [end.how for one in begun if (end := truth.end(one)) is not None]
         gaps |= outcome in ("interrupted", "killed", "removed") or failed.get(task) in _TOLD_BY_OTHERS
         names.update({one.name for one in begun})
-        wrong.check(len({one.name for one in begun}) <= 1, f"task {task} is two: {begun}")
+        wrong.check(not whole or len({one.name for one in begun}) <= 1, f"task {task} is two: {begun}")
         if outcome == "success":
             wrong.check("ok" in ends, f"task {task} is recorded as success, and was executed as {begun} {ends}")
         elif outcome == "error":
@@ -181,9 +183,11 @@ def _check_tasks(world: World, record: Record, stored: list[StoredEvent], truth:
             findings.extra += extra
             explained = 0 < rounds < sender - 1 or any(why(world, one) for one in begun)
             wrong.check(explained, f"task {task} was executed {len(begun)} times without a fault: {begun} {ends}")
-    wrong.check(all(count == 1 for count in names.values()), f"counted more than once: {names.most_common(3)}")
+    wrong.check(
+        not whole or all(count == 1 for count in names.values()), f"counted more than once: {names.most_common(3)}"
+    )
     missing = wanted.keys() - names.keys()
-    if not gaps and "lose tail" not in world.servers_struck:  # that they were sent may be among what was lost
+    if whole and not gaps:
         wrong.check(not missing, f"{len(missing)} tasks were not executed or do not count: {sorted(missing)[:5]}")
 
 
