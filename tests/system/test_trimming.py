@@ -166,7 +166,7 @@ async def test_a_bookkeeper_is_elected_although_its_lease_finds_no_room_at_first
         await asyncio.Future()
 
     make_room = archive.trimming.try_to_look
-    standing = asyncio.ensure_future(stand(archive.records, "me", 1.0, lead, make_room=make_room, restore=make_room))
+    standing = asyncio.ensure_future(stand(archive.records, "me", 1.0, lead, make_room=make_room, write_anew=make_room))
     await within(elected.wait(), "the election")
     standing.cancel()
     await asyncio.wait({standing})

@@ -49,10 +49,10 @@ class Bookkeeper:
         """Forget old runs, where not even an election fits."""
         await Trimming(self._connection, self._names, lambda _: None).try_to_look()
 
-    async def restore(self) -> None:
+    async def write_anew(self) -> None:
         """Write anew what is known of live runs: somebody has erased the bucket."""
         if self._reign is not None:
-            await self._reign.restore()
+            await self._reign.write_anew()
 
     async def lead(self) -> None:
         """Keep the books until cancelled."""

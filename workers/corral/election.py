@@ -27,13 +27,13 @@ async def stand(
     lead: Callable[[], Awaitable[None]],
     *,
     make_room: Callable[[], Awaitable[None]],
-    restore: Callable[[], Awaitable[None]],
+    write_anew: Callable[[], Awaitable[None]],
     only: bool = False,
 ) -> None:
     """Stand for election until cancelled; while elected, run `lead`. `lease` is in seconds.
 
-    `make_room` is called when there is none for the lease; `restore` when somebody has erased the bucket while this one
-    was elected.
+    `make_room` is called when there is none for the lease; `write_anew` when somebody has erased the bucket while this
+    one was elected.
 
     Raises:
         PermissionDenied: this user may not be elected, and `only` for that was it started.
@@ -57,7 +57,7 @@ async def stand(
         log.info("elected as bookkeeper", extra={"pool": name})
         leading = asyncio.ensure_future(lead())
         try:
-            await _renew(records, name, lease, revision, leading, restore)
+            await _renew(records, name, lease, revision, leading, write_anew)
         finally:
             leading.cancel()
             await asyncio.wait({leading})
@@ -72,7 +72,7 @@ async def _renew(  # noqa: PLR0917
     lease: float,
     revision: int,
     leading: asyncio.Future[None],
-    restore: Callable[[], Awaitable[None]],
+    write_anew: Callable[[], Awaitable[None]],
 ) -> None:
     """Keep the lease while `leading` goes on; returns when either is over."""
     loop = asyncio.get_running_loop()
@@ -84,8 +84,9 @@ async def _renew(  # noqa: PLR0917
                 async with asyncio.timeout_at(good_until):
                     revision = await records.update(LEADER_KEY, name.encode(), revision, ttl=lease)
             except (CorralError, TimeoutError) as error:
-                if isinstance(error, Conflict) and (regained := await _regain(records, name, lease, restore)):
-                    revision, good_until = regained, loop.time() + lease
+                until = loop.time() + lease
+                if isinstance(error, Conflict) and (regained := await _regain(records, name, lease, write_anew)):
+                    revision, good_until = regained, until
                 elif isinstance(error, Conflict) or loop.time() >= good_until:
                     log.warning("no longer the bookkeeper", extra={"pool": name, "error": str(error)})
                     return
@@ -96,16 +97,25 @@ async def _renew(  # noqa: PLR0917
             await _resign(records, revision)
 
 
-async def _regain(records: Records, name: str, lease: float, restore: Callable[[], Awaitable[None]]) -> int | None:
+async def _regain(records: Records, name: str, lease: float, write_anew: Callable[[], Awaitable[None]]) -> int | None:
     """The revision of a new lease, where the old one was erased with all that is stored; None if it was not."""
+    while True:
+        try:
+            if not await records.is_blank(LEADER_KEY):
+                return None  # it has ended, or was given back: that leaves a mark
+            break
+        except CorralError as error:
+            log.warning("whether the bucket was erased is not known yet", extra={"error": str(error)})
+            await asyncio.sleep(lease / 3)
+    revision = None
     try:
-        if not await records.is_blank(LEADER_KEY):
-            return None  # it has ended, or was given back: that leaves a mark
-        await restore()  # also if another one is quicker: it knows nothing of the runs
-        return await records.create(LEADER_KEY, name.encode(), ttl=lease)
+        # Before anything else, so that nobody is elected who knows nothing of the runs.
+        revision = await records.create(LEADER_KEY, name.encode(), ttl=lease)
     except CorralError as error:
         log.warning("the lease could not be taken again", extra={"pool": name, "error": str(error)})
-        return None
+    # Also if another one was quicker, and for longer than the lease if need be: this is the only copy.
+    await write_anew()
+    return revision
 
 
 async def _resign(records: Records, revision: int) -> None:

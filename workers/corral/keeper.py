@@ -56,7 +56,7 @@ async def keep_books(access: Access, settings: Settings, on_ready: Callable[[], 
             settings.lease,
             lead,
             make_room=bookkeeper.make_room,
-            restore=bookkeeper.restore,
+            write_anew=bookkeeper.write_anew,
             only=True,
         )
     finally:

@@ -146,7 +146,7 @@ class Pool:
                     self._settings.lease,
                     self._bookkeeper.lead,
                     make_room=self._bookkeeper.make_room,
-                    restore=self._bookkeeper.restore,
+                    write_anew=self._bookkeeper.write_anew,
                 ),
                 name="election",
             )

@@ -7,7 +7,6 @@ books  ->  records of what changed, ends of what has finished, repairs of what s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -17,7 +16,7 @@ from corral.book import Book, Books
 from corral.checkpoint_reading import Anchor
 from corral.checkpoints import Checkpoints
 from corral.ending import Ending
-from corral.errors import Conflict, CorralError, Unreadable
+from corral.errors import CorralError, Unreadable
 from corral.events import decode_event
 from corral.history import read_ledger
 from corral.jetstream.connection import Connection
@@ -32,11 +31,12 @@ from corral.questions import ASK
 from corral.record_writer import RecordWriter
 from corral.recovery import Recovery
 from corral.roster import Roster
-from corral.runs import Record, decode_marker, decode_record, encode
+from corral.runs import Record, decode_marker, decode_record
 from corral.settings import Settings
 from corral.stranded import Stranded
-from corral.subjects import Names, interrupt_key, is_run_id, run_key, unique_key
+from corral.subjects import Names, is_run_id, run_key
 from corral.trimming import Trimming
+from corral.write_anew import write_anew
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,6 @@ UNKNOWN = 30.0
 """Seconds after which a run that has events or a marker and no record is forgotten: its record has expired."""
 LAG = 10.0
 """Seconds in which a copy of the event stream that lags behind must have caught up."""
-AT_ONCE = 200
-"""Runs that are written at once."""
 REPAIRS = 16
 """Runs that are repaired at once."""
 HISTORIES = 16
@@ -163,24 +161,9 @@ class Reign:
         self._writer.touch(run_id for run_id in run_ids if self._books.get(run_id) is not None)
         self._ending.heard()
 
-    async def restore(self) -> None:
+    async def write_anew(self) -> None:
         """Write the records, keys and markers of live runs anew: somebody has erased the bucket."""
-        books = [book for book in self._books if book.record is not None]
-        log.error("the bucket was erased; live runs are written anew", extra={"runs": len(books)})
-        for start in range(0, len(books), AT_ONCE):
-            await asyncio.gather(*[self._restore_keys(book) for book in books[start : start + AT_ONCE]])
-
-    async def _restore_keys(self, book: Book) -> None:
-        assert book.record is not None
-        keys = {}
-        if book.record.unique is not None:
-            keys[unique_key(book.record.unique)] = book.run_id.encode()
-        if book.marker is not None:
-            keys[interrupt_key(book.run_id)] = encode(book.marker)
-        keys[run_key(book.run_id)] = encode(book.record)  # last: who sees it finds the rest
-        for key, value in keys.items():
-            with contextlib.suppress(Conflict):  # it was not erased, or somebody has written it since
-                await self._records.create(key, value)
+        await write_anew(self._records, self._books)
 
     # --- keys --------------------------------------------------------------------------------------
 
