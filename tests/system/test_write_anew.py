@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from corral import topic_keys
 from corral import write_anew as module
 from corral.book import Book
 from corral.election import stand
@@ -40,7 +41,8 @@ class Failing(Records):
         return await super().create(key, value, ttl=ttl)
 
     async def erase(self) -> None:
-        await self.publisher.store(self.names.key("topic.x"), b"gone", headers={"Nats-Rollup": "all"})
+        """All but one key."""
+        await self.publisher.store(self.names.key("topic.x"), b"new", headers={"Nats-Rollup": "all"})
 
 
 @pytest.fixture
@@ -102,3 +104,27 @@ async def test_who_keeps_the_books_has_the_lease_again_before_it_writes(records:
             elected.set()  # it goes on
     standing.cancel()
     await asyncio.wait({standing})
+
+
+async def test_what_a_pool_says_of_its_topics_is_there_again_and_what_others_say_stays(
+    records: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_keys, "LOOK", 0.0)
+    values = {"topic.x": b"old", "topic.a": b"said"}
+    for key, value in values.items():
+        await topic_keys.publish(records, key, value)
+    await records.erase()
+    records.failing.append("topic.a")
+    keeping = asyncio.ensure_future(topic_keys.keep_published(records, values))
+
+    async def said() -> bytes:
+        async for batch in records.watch("topic.a"):
+            if batch:
+                return batch[0].data
+        raise AssertionError
+
+    assert await within(said(), "what is said of the topic") == b"said"
+    entries = await records.entries("topic")
+    assert {entry.key: entry.value for entry in entries} == {"topic.x": b"new", "topic.a": b"said"}
+    keeping.cancel()
+    await asyncio.wait({keeping})

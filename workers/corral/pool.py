@@ -20,7 +20,7 @@ import msgspec
 from corral.bookkeeper import Bookkeeper
 from corral.credentials import Access
 from corral.election import stand
-from corral.errors import AppNotFound, Conflict, PermissionDenied, Unreadable
+from corral.errors import AppNotFound, PermissionDenied, Unreadable
 from corral.isolation import children
 from corral.jetstream.connection import Connection, Message
 from corral.jetstream.publisher import Publisher
@@ -37,6 +37,7 @@ from corral.roster import Roster
 from corral.settings import Settings
 from corral.subjects import Names, topic_key
 from corral.supervisor import Supervisor
+from corral.topic_keys import keep_published, publish
 from corral.worker_process import Assignment
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,8 @@ class Pool:
         self._oddities = Oddities(log)
         self._supervisors: list[Supervisor] = []
         self._unready = options.workers
+        self._published: dict[str, bytes] = {}
+        """Key -> what this pool says of the topic's unique keys."""
         self._failed = False
 
     async def run(self, stopping: Stopping) -> int:
@@ -152,9 +155,11 @@ class Pool:
             )
             workers = [group.create_task(each.run(), name=f"worker {each.number}") for each in self._supervisors]
             draining = group.create_task(self._drain(stopping))
+            publishing = group.create_task(keep_published(self._records, self._published))
             await asyncio.wait(workers)
             standing.cancel()
             draining.cancel()
+            publishing.cancel()
         return 1 if self._failed else 0
 
     def _supervisor(self, number: int, stopping: Stopping) -> Supervisor:
@@ -204,23 +209,10 @@ class Pool:
             self._roster.vouch()
         for topic in self._topics:
             await ensure_consumer(self._connection, self._names, topic, self._settings)
-            await self._publish(topic)
-
-    async def _publish(self, topic: str) -> None:
-        """Say what this pool knows of the topic's unique keys."""
-        processor = self._app.processors[topic]
-        value = encode_topic(topic_record(topic, processor.unique, processor.topic.type))
-        key = topic_key(topic)
-        for _ in range(5):
-            entry = await self._records.get(key, leader=True)
-            try:
-                if entry is None:
-                    await self._records.create(key, value)
-                elif entry.value != value:
-                    await self._records.update(key, value, entry.revision)
-            except Conflict:
-                continue
-            return
+            processor = self._app.processors[topic]
+            value = encode_topic(topic_record(topic, processor.unique, processor.topic.type))
+            self._published[topic_key(topic)] = value
+            await publish(self._records, topic_key(topic), value)
 
     # --- told to leave -----------------------------------------------------------------------------
 
