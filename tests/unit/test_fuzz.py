@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import tracemalloc
@@ -57,6 +58,8 @@ from tests.unit.mutants import BOMBS, mutants
 EXAMPLES = int(os.environ.get("CORRAL_EXAMPLES", "300"))
 SEED = int(os.environ.get("CORRAL_SEED", "0"))
 NOW = 1_700_000_000.0
+BITS = base64.b64encode(b"\xff" * 700_000)
+"""As many as one event has room for."""
 
 
 # --- what is decoded, and what is done with it -------------------------------------------------------
@@ -295,7 +298,15 @@ def test_events_with_something_wrong_in_them_are_left_out_or_folded() -> None:
         fold(found)
 
 
-def test_the_most_that_an_event_can_say_costs_little_memory() -> None:
+@pytest.mark.parametrize(
+    ("reopened", "back"),
+    [
+        (b'"tasks":[["a",1,[[0,%d]]]]' % (1 << 24), 1 << 24),
+        (b'"tasks":[],"bits":[["a",1,[[0,"%s"]]]]' % BITS, 5_600_000),
+    ],
+    ids=["ranges", "bits"],
+)
+def test_the_most_that_an_event_can_say_costs_little_memory(reopened: bytes, back: int) -> None:
     """No event makes its readers keep more than some bits for each task that there can be."""
     most = 1 << 24
     events = [
@@ -303,7 +314,7 @@ def test_the_most_that_an_event_can_say_costs_little_memory() -> None:
         b'{"type":"sent","batch":1,"first":0,"count":%d,"topics":["a"]}' % most,
         b'{"type":"ended","worker":"w","number":1,"tasks":[["a",1,0,"error",[[0,%d]]]]}' % most,
         b'{"type":"run-ended","round":0,"interrupted":true,"receipt":{"removed":9223372036854775807}}',
-        b'{"type":"reopened","round":1,"tasks":[["a",1,[[0,%d]]]]}' % most,
+        b'{"type":"reopened","round":1,%s}' % reopened,
     ]
     ledger = Ledger("root")
     read = [(number, decode_event(data)) for number, data in enumerate(events, 1)]
@@ -315,7 +326,7 @@ def test_the_most_that_an_event_can_say_costs_little_memory() -> None:
     assert peak < 100 << 20
     tracemalloc.reset_peak()
     before, _ = tracemalloc.get_traced_memory()
-    assert recount("root", read).counts.pending == most
+    assert recount("root", read).counts.pending == back
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak - before < 1 << 20

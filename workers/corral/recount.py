@@ -7,8 +7,9 @@ that was sent. So where it agrees with the ledger, two different pieces of code 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import msgspec
 
@@ -158,8 +159,8 @@ class _History:
             for first, last, outcome in list(batch.outcomes.all()):
                 if outcome == "removed":
                     batch.outcomes.put(first, last, "interrupted")
-        for id, first, last in [span for part in said.values() for span in _named(part)]:
-            if id in self.batches:
+        for part in said.values():
+            for id, first, last in _named(part, self.batches):
                 self.batches[id].outcomes.put(first, last, None)
                 self.batches[id].waiting.put(first, last, None)
                 self.batches[id].brought_back.put(first, last, event.round)
@@ -295,6 +296,8 @@ class _Batch:
             counter["retrying"] += sum(end - start for start, end, waits in self.waiting.over(first, last) if waits)
 
 
+_BYTES = 512
+"""Of bits that are looked at together."""
 _STATES = {
     "success": "success",
     "error": "error",
@@ -304,16 +307,17 @@ _STATES = {
 }
 
 
-def _named(event: events.Reopened) -> Iterator[tuple[int, int, int]]:
-    """(batch, first, one past the last) of the tasks that an event names."""
+def _named(event: events.Reopened, batches: Container[int]) -> Iterator[tuple[int, int, int]]:
+    """(batch, first, one past the last) of the tasks of these batches that an event names."""
     for _, batch, spans in event.tasks:
-        for first, last in spans:
+        for first, last in spans if batch in batches else ():
             yield batch, first, last
     for _, batch, pages in event.bits:
-        for first, page in pages:
-            for place in range(8 * len(page)):
-                if page[place // 8] & 1 << place % 8:
-                    yield batch, first + place, first + place + 1
+        for first, page in pages if batch in batches else ():
+            for at in range(0, len(page), _BYTES):
+                text = f"{int.from_bytes(page[at : at + _BYTES], 'little'):b}"[::-1]  # the lowest bit comes first
+                for neighbours in re.finditer("1+", text):
+                    yield batch, first + 8 * at + neighbours.start(), first + 8 * at + neighbours.end()
 
 
 def _among(lists: dict[int, dict[int, int | None]], first: int, last: int) -> list[int]:

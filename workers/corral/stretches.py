@@ -1,7 +1,8 @@
 """What is said of ordinals, kept as stretches of neighbours of which the same is said. Pure.
 
 It is for the recount, which shares nothing with the ledger and its bitmaps. One event can name sixteen million tasks:
-that is as few stretches as the event has ranges, and not an entry for each task.
+that is as few stretches as the event has ranges, or neighbours among its bits, and not an entry for each task. Only
+scattered tasks, of which each neighbour is of another kind, cost an entry each.
 """
 
 from __future__ import annotations
