@@ -12,7 +12,7 @@ import pytest
 
 from corral.errors import Unreadable
 from tests.unit.mutants import BOMBS, mutants
-from tests.unit.test_fuzz import EXAMPLES, SEED, TARGETS
+from tests.unit.targets import EXAMPLES, SEED, TARGETS
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*ROOT.glob("workers/**/*.py"), *ROOT.glob("tui/**/*.py")])
@@ -75,6 +75,15 @@ def decoders() -> Iterator[tuple[str, str]]:
                 target = node.targets[0] if isinstance(node, ast.Assign) else node.target
                 if ast.unparse(node.value.func) in ("decoder", "packed_decoder"):
                     yield ".".join(path.relative_to(ROOT).with_suffix("").parts[1:]), ast.unparse(target)
+
+
+def test_the_decoders_are_found() -> None:
+    """Else what is said of every one of them would hold of none."""
+    assert set(decoders()) >= {
+        ("corral.events", "_decode"),  # an assignment
+        ("corral.questions", "decode_questions"),  # one with a type
+        ("corral.checkpoint_reading", "decode_head"),  # packed
+    }
 
 
 @pytest.mark.parametrize(("module", "name"), list(decoders()), ids=lambda part: part)
