@@ -352,6 +352,8 @@ def test_closed_or_full_outputs_are_no_mistake_of_ours(corral: Corral) -> None:
     full = corral.in_bash(f"'{CORRAL}' runs --json > /dev/full")
     assert (full.code, full.err) == (74, "Error: standard output cannot be written: No space left on device.\n")
     assert [run["id"] for run in corral("runs", "--json").json] == ["mine"]
+    mute = corral.in_bash(f"'{CORRAL}' run nobody --json 2> /dev/full")
+    assert (mute.code, mute.out, mute.err) == (74, "", "")
 
 
 # --- the server -----------------------------------------------------------------------------------------------

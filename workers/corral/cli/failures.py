@@ -94,6 +94,9 @@ def outcome(work: Callable[[], int]) -> int:  # noqa: PLR0911  # one for each wa
             return _say_bug(error)
     except BrokenPipeError:
         return _reader_gone()  # of standard error
+    except OSError:
+        _leave_unwritten(sys.stdout, sys.stderr)  # standard error is full: there is nowhere to say it
+        return exits.NO_OUTPUT
     except KeyboardInterrupt:
         return exits.CTRL_C
     return code
