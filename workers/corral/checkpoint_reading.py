@@ -111,7 +111,9 @@ async def read_checkpoint(
     loaded = Loaded(anchor, {}, set())
     if anchor is None:
         return loaded
-    for run_id, record in live.items():
+    for number, (run_id, record) in enumerate(live.items()):
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)  # many take longer than the lease lasts, which has to be renewed meanwhile
         if ledger_key(run_id) in stored:
             ledger = _ledger(record, stored)
             if ledger is not None and await _is_sure(ledger, anchor, get):

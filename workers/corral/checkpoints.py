@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -68,10 +68,12 @@ class Checkpoints:
             log.warning("the event stream has lost its tail; all counts are folded anew")
         if loaded.doubtful:
             log.warning("runs are folded from their histories", extra={"runs": len(loaded.doubtful)})
-        for run_id, ledger in loaded.ledgers.items():
+        for number, (run_id, ledger) in enumerate(loaded.ledgers.items()):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # as in `read_checkpoint`
             saved = self._saved[run_id] = _saved(run_id, ledger, entries)
             used |= {ledger_key(run_id), *(key for key, _ in saved.parts)}
-        await self._remove((entry.key, entry.revision) for key, entry in entries.items() if key not in used)
+        await self._remove([(entry.key, entry.revision) for key, entry in entries.items() if key not in used])
         return loaded
 
     # --- saving ------------------------------------------------------------------------------------
@@ -82,10 +84,9 @@ class Checkpoints:
         changed = [book for book in live.values() if self._has_changed(book)]
         for start in range(0, len(changed), _AT_ONCE):
             await asyncio.gather(*[self._save(book) for book in changed[start : start + _AT_ONCE]])
-        gone = {run_id: saved for run_id, saved in self._saved.items() if run_id not in live}
-        for run_id, saved in gone.items():
-            del self._saved[run_id]
-            await self._remove([(ledger_key(run_id), saved.revision), *saved.parts])
+        gone = {run_id: self._saved.pop(run_id) for run_id in list(self._saved) if run_id not in live}
+        heads = [(ledger_key(run_id), saved.revision) for run_id, saved in gone.items()]
+        await self._remove([*heads, *(part for saved in gone.values() for part in saved.parts)])
         await self._drop_anchor(anchor)
 
     def _has_changed(self, book: Book) -> bool:
@@ -141,12 +142,15 @@ class Checkpoints:
             return await self._records.update(key, value, revision)
         return await self._records.create(key, value)
 
-    async def _remove(self, keys: Iterable[tuple[str, int]]) -> None:
-        for key, revision in keys:
-            try:
-                await self._records.delete(key, revision)
-            except Conflict:
-                log.debug("a ledger was written meanwhile", extra={"key": key})
+    async def _remove(self, keys: Sequence[tuple[str, int]]) -> None:
+        for start in range(0, len(keys), _AT_ONCE):
+            await asyncio.gather(*[self._remove_one(*each) for each in keys[start : start + _AT_ONCE]])
+
+    async def _remove_one(self, key: str, revision: int) -> None:
+        try:
+            await self._records.delete(key, revision)
+        except Conflict:
+            log.debug("a ledger was written meanwhile", extra={"key": key})
 
 
 def _is_newer(value: bytes, than: Head) -> bool:

@@ -229,6 +229,9 @@ class Reign:
         """Open the books with what the last bookkeeper has left; where to read on."""
         live = {book.run_id: book.record for book in self._books if book.record is not None}
         loaded = await self._checkpoints.load(live)
+        if loaded.anchor is not None:
+            self._anchored = True
+            self._folded = loaded.anchor.sequence
         self._restored = True
         for book in self._books:
             if book.record is None:
@@ -238,9 +241,6 @@ class Reign:
             doubtful = behind or book.run_id in loaded.doubtful
             self._open(book, book.record, loaded.ledgers.get(book.run_id), doubtful=doubtful)
             self._ending.look_at(book)
-        if loaded.anchor is not None:
-            self._anchored = True
-            self._folded = loaded.anchor.sequence
         return loaded.anchor
 
     async def _read_history(self, book: Book, record: Record) -> None:
