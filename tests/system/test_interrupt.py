@@ -269,9 +269,11 @@ async def test_a_task_that_the_server_forgot_goes_on_with_its_next_attempt(syste
     # So many messages are purged at once while a worker has them, which is what makes the server forget.
     worker = arrivals[waits.id].pid
     os.kill(worker, signal.SIGSTOP)
-    await within(standing_still(worker), "the worker's standstill")
-    await doomed.interrupt()
-    os.kill(worker, signal.SIGCONT)
+    try:
+        await within(standing_still(worker), "the worker's standstill")
+        await doomed.interrupt()
+    finally:
+        os.kill(worker, signal.SIGCONT)
     await system.audit(doomed)
     arrivals[other.id].answer()
     await system.audit(other)

@@ -118,7 +118,7 @@ async def test_a_name_that_fits_none_or_several_tells_nobody(system: System) -> 
     for name in ("nobody", "", f"{pool.id}-"):
         with pytest.raises(WorkerNotFound):
             await client.stop(f"{pool.id}-1", name)
-    assert [each.leaves for each in await client.workers()] == ["", ""]
+    assert not any(each.leaves for each in await client.workers())
 
 
 def test_the_commands_tell_workers_to_leave_and_say_who_confirmed_it(

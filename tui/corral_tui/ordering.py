@@ -104,9 +104,7 @@ class Ordering:
     async def dismiss(self, how: How, names: Sequence[str]) -> None:
         """Ask whether these workers are to leave, and tell them if the answer is yes."""
         dashboard = self._dashboard
-        with dashboard.source.lock:
-            workers = [worker for worker in dashboard.source.state.workers(dashboard.now) if worker.id in names]
-        ids = [worker.id for worker in fitting(how, workers)]
+        ids = self._fitting(how, names)
         if dashboard.read_only or not ids:
             return
         if len(names) > 1:
@@ -114,6 +112,8 @@ class Ordering:
         else:
             question = ConfirmDrain(ids[0]) if how == "drain" else ConfirmStop(ids[0])
         if not await dashboard.push_screen_wait(question):
+            return
+        if not (ids := self._fitting(how, ids)):  # they have left while the question was read
             return
         order = Dismissed(how, tuple(ids), dashboard.clock())
         self._say(order)
@@ -123,6 +123,12 @@ class Ordering:
             order.problem = str(error)
         order.ended_at = dashboard.clock()
         dashboard.tick()
+
+    def _fitting(self, how: How, names: Sequence[str]) -> list[str]:
+        """Those of the workers that are there and can be told so."""
+        with self._dashboard.source.lock:
+            workers = [w for w in self._dashboard.source.state.workers(self._dashboard.now) if w.id in names]
+        return [worker.id for worker in fitting(how, workers)]
 
     def _say(self, order: Order | Dismissed) -> None:
         self._orders.append(order)

@@ -36,7 +36,7 @@ async def dismiss(operations: Operations, how: How, names: Sequence[str], *, by:
 
 
 class _Dismissal:
-    """One order to `workers`, as they were last heard. `hear` has to be called with every heartbeat."""
+    """One order to `workers`, as they were last heard, and to all of its pools. `hear` has to hear every heartbeat."""
 
     def __init__(self, operations: Operations, order: Leave, workers: Sequence[Beat]) -> None:
         self._connection = operations.connection
@@ -54,7 +54,9 @@ class _Dismissal:
         """A heartbeat, of any worker."""
         del at
         if beat.id not in self._workers:
-            return
+            if beat.leaving or beat.pool not in self._order.pools:
+                return
+            self._workers[beat.id] = beat  # it was too slow for the roll call, and is told with its pool
         self._heard_at[beat.id] = time.monotonic()
         if beat.leaving or beat.leaves in (self._order.how, "stop"):
             self._confirmed.setdefault(beat.id, time.monotonic() - self._told_at)
@@ -70,14 +72,12 @@ class _Dismissal:
             Unconfirmed: some have not confirmed it in time. They may leave all the same.
         """
         self._told_at = time.monotonic()
-        while len(self._confirmed) < len(self._workers):
-            if time.monotonic() - self._told_at > PATIENCE:
-                silent = [worker for worker in self._workers if worker not in self._confirmed]
-                raise Unconfirmed(f"the order to {self._order.how}, by {_listed(silent)}")
-            await self._tell()
-            await self._next(AGAIN)
-        while wait and len(self._gone) < len(self._workers):
-            await self._next(self._death / 2)
+        while (silent := self._silent()) or (wait and len(self._gone) < len(self._workers)):
+            if silent:
+                if time.monotonic() - self._told_at > PATIENCE:
+                    raise Unconfirmed(f"the order to {self._order.how}, by {_listed(silent)}")
+                await self._tell()
+            await self._next(AGAIN if silent else self._death / 2)
             # A machine that is gone says no last word.
             now = time.monotonic()
             self._gone.update(worker for worker, at in self._heard_at.items() if now - at > self._death)
@@ -92,6 +92,9 @@ class _Dismissal:
             )
             for beat in self._workers.values()
         ]
+
+    def _silent(self) -> list[str]:
+        return [worker for worker in self._workers if worker not in self._confirmed]
 
     async def _tell(self) -> None:
         denied: list[str] = []

@@ -196,13 +196,15 @@ class Isolation:
         with contextlib.suppress(_NotBegun):
             return await self._attempt(processor, body, wiring)
         try:
-            return await self._attempt(processor, body, wiring)
+            return await self._attempt(processor, body, wiring, fresh=True)
         except _NotBegun as error:
             return failed_attempt(processor, wiring.attempt, _killed(processor, f"it did not start: {error}"))
 
-    async def _attempt(self, processor: Processor[Any, ..., Any], body: bytes, wiring: Wiring[Any]) -> Outcome:
+    async def _attempt(
+        self, processor: Processor[Any, ..., Any], body: bytes, wiring: Wiring[Any], *, fresh: bool = False
+    ) -> Outcome:
         try:
-            child = await self._take()
+            child = await (self._start() if fresh else self._take())
         except (ConnectionError, OSError) as error:
             raise _NotBegun(str(error)) from None
         talking = asyncio.create_task(self._talk(child, body, wiring))
@@ -223,6 +225,9 @@ class Isolation:
             if child.process.returncode is None:
                 return child
             await self._end(child)
+        return await self._start()
+
+    async def _start(self) -> Child:
         child = await Child.start(self._assignment)
         self._all.add(child)
         return child
