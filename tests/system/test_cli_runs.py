@@ -142,6 +142,7 @@ def test_who_works(corral: Corral) -> None:
     assert list(worker) == [
         *("id", "pool", "host", "pid", "topics", "slots", "running", "rss", "started_at", "seen_at", "version"),
         "waiting",
+        "leaves",
     ]
     assert sorted(worker["topics"]) == ["bad", "good", "long", "many", "mixed"]
     assert worker["slots"] == 10
