@@ -1,4 +1,4 @@
-"""A million tasks that all fail, and a hundred thousand runs in a row: what everybody holds, and the disk."""
+"""A million tasks that all fail, and a hundred thousand runs, some hundreds at once: what everybody holds, and the disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from corral.jetstream.topology import room
 
 ERRORS, RUNS = 1_000_000, 100_000
 SLOTS = 200
-FLIGHT = 200
+LIVE = 500
+"""Runs that are live at once."""
+FLIGHT = 100
+"""Starts that are under way at once."""
 WORKERS = 2
 LOOK = 1.0
 """Seconds between two looks at what the processes hold."""
@@ -52,7 +55,7 @@ async def measure_errors(count: int, repeat: int, bring: Bring) -> None:
 
 
 async def measure_runs(count: int, repeat: int, bring: Bring) -> None:
-    """Runs of one task each, one after the other."""
+    """Runs of one task each, `LIVE` of them at once, with a dashboard that shows them."""
     async with stage(SPREAD) as here, here.pool(NOTHING, slots=SLOTS, workers=WORKERS) as pool:
         for _ in range(repeat):
             with terminal(sys.executable, "-m", "corral", "tui", environment={"NATS_URL": here.url}) as screen:
@@ -78,18 +81,23 @@ async def _held(here: Stage, topic: str, pool: int, dashboard: int) -> Held:
 
 
 async def _run_all(here: Stage, count: int) -> None:
-    """Start so many runs, and return when all have ended."""
+    """Start so many runs, each when one of those before has ended, and return when all have."""
     started: set[str] = set()
     ended: set[str] = set()
     numbers = iter(range(count))
+    places = asyncio.Semaphore(LIVE)
 
     async def start_some() -> None:
         for number in numbers:
+            await places.acquire()
             started.add((await here.client.start(NOTHING, Item(number))).id)
 
     async def follow() -> None:
         async for batch in here.client.read_records():
-            ended.update(id for id, record in batch if record is not None and record.state == "final")
+            for id, record in batch:
+                if record is not None and record.state == "final" and id not in ended:
+                    ended.add(id)
+                    places.release()
             if len(started) == count and started <= ended:
                 return
 
