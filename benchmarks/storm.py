@@ -1,4 +1,4 @@
-"""A million tasks that all fail, and a hundred thousand runs, some hundreds at once: what everybody holds, and the disk."""
+"""A million tasks that all fail; a hundred thousand runs, some hundreds at once: what everybody holds, and the disk."""
 
 from __future__ import annotations
 
