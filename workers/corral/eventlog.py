@@ -43,11 +43,7 @@ class EventLog:
         self._connection = operations.connection
 
     async def errors(self, run_id: str) -> AsyncIterator[TaskError]:
-        """Why tasks of the run ended as error, oldest first; without those that a retry has brought back.
-
-        Raises:
-            EventsExpired: the run's events are gone.
-        """
+        """See `Client.errors`."""
         record = await self._operations.record(run_id)
         subject = self._names.event(run_id, REOPENED)
         reopenings = await subject_events(self._connection, self._names.events_stream, subject)
@@ -69,15 +65,7 @@ class EventLog:
             raise EventsExpired(run_id)
 
     async def events(self, run_id: str, *, follow: bool = False) -> AsyncIterator[StoredEvent]:
-        """The run's events as they were stored; with `follow` also those to come, until the run has ended.
-
-        The end of a round is not the run's if a retry has begun another one meanwhile. Of a run that has ended, all
-        that is stored.
-
-        Raises:
-            RunNotFound: there is no such run.
-            EventsExpired: the run had events, and they are gone; with `follow` also if its end is among them.
-        """
+        """See `Client.events`."""
         record = await self._operations.record(run_id, leader=follow)
         if follow and record.live:
             async for stored in self._events_to_come(run_id):
@@ -122,12 +110,7 @@ class EventLog:
         behind: tuple[int, float] | None = None,
         run_id: str | None = None,
     ) -> AsyncIterator[list[StoredEvent]]:
-        """Events of all runs or of one, in batches, from a time on (seconds since the epoch). Never ends.
-
-        `behind` is (sequence, time) of an event: what was stored after it, or everything from the first event on if
-        that event turns out to be lost. Without either from the first one on. An empty batch says that all that was
-        stored before has been handed out.
-        """
+        """See `Client.read_events`."""
         wanted = self._names.all_events if run_id is None else self._names.run_events(run_id)
         start = Behind(*behind) if behind is not None else 1 if since is None else Since(since)
         reader = self._reader(wanted, start)
