@@ -351,6 +351,9 @@ def test_closed_or_full_outputs_are_no_mistake_of_ours(corral: Corral) -> None:
     assert corral.in_bash(f"'{CORRAL}' start t - <&-").code == 2
     full = corral.in_bash(f"'{CORRAL}' runs --json > /dev/full")
     assert (full.code, full.err) == (74, "Error: standard output cannot be written: No space left on device.\n")
+    for helping in ("--help", "runs --help"):
+        assert corral.in_bash(f"'{CORRAL}' {helping} > /dev/full") == full
+    assert corral.in_bash(f"'{CORRAL}' --help | true; exit ${{PIPESTATUS[0]}}").code in (0, 141)
     assert [run["id"] for run in corral("runs", "--json").json] == ["mine"]
     mute = corral.in_bash(f"'{CORRAL}' run nobody --json 2> /dev/full")
     assert (mute.code, mute.out, mute.err) == (74, "", "")

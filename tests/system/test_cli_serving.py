@@ -144,11 +144,17 @@ def test_up_brings_a_server_and_workers_and_takes_them_away(corral: Corral, numb
 def test_up_joins_a_server_that_runs_and_leaves_it(corral: Corral) -> None:
     with corral.running("server") as server:
         server.wait_for("\n")
+        waits = corral("start", "of.nobody").id
         with corral.running("up", "app.py", "-p", "1") as up:
             up.wait_for("workers are ready", on="err")
             assert "Started a server" not in up.wait_for("\n", on="err")
+            run_id = corral("start", "good", "--wait").id
+            up.wait_for(f"{run_id} good success", on="err")
             up.signal(signal.SIGTERM)
-            assert up.done().code == 0
+            done = up.done()
+        assert done.code == 0
+        assert [row.split()[0] for row in done.out.splitlines()[1:]] == [run_id]  # the other one has not moved
+        assert waits not in done.err
         assert corral("workers", "--json").json == []
 
 

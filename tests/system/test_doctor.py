@@ -15,10 +15,13 @@ import pytest
 
 from corral import __version__
 from corral.checkup import examine
+from corral.credentials import Access
 from corral.doctor import Facts, Finding, diagnose, wrong
 from corral.errors import PermissionDenied, RunNotFound, StorageFull
 from corral.jetstream.connection import Connection
+from corral.operations import Operations
 from corral.runs import Record, encode
+from corral.settings import Settings
 from corral.subjects import LEADER_KEY, Names, run_key
 from tests.servers import ServerProcess
 from tests.system.commands import Corral
@@ -358,3 +361,20 @@ def test_a_server_without_jetstream_is_named(corral: Corral, server_process: Cal
     told = corral("doctor", "-s", server.url.replace("//", "//a:b@"), "--json")
     assert told.code == 1
     assert [finding["code"] for finding in json.loads(told.out)["findings"]] == ["jetstream-off"]
+
+
+async def test_a_server_that_is_too_slow_to_answer_is_not_told_to_be_without_jetstream(
+    server_process: Callable[..., ServerProcess],
+) -> None:
+    server = server_process()
+    connection = await Connection.open(Access(urls=[server.url]), name="slow")
+    operations = Operations(connection, Settings(), by="somebody")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        found = diagnose(await examine(operations, version=__version__))
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+        await operations.close()
+        await connection.close()
+    assert [finding.code for finding in found] == ["jetstream-slow"]
+    assert "has not answered in time" in found[0].text

@@ -92,6 +92,12 @@ CASES: list[tuple[str, str, Facts, str]] = [
         facts(jetstream="it is switched off", workers=None),
         "JetStream cannot be used on h0:4222",
     ),
+    (
+        "jetstream-slow",
+        "wrong",
+        facts(jetstream="a call of STREAM.INFO", slow=True, workers=None),
+        "JetStream on h0:4222 has not answered in time (a call of STREAM.INFO): the server has too much to do",
+    ),
     ("nothing-here", "note", facts(missing=["a", "b", "c"], workers=None), "'corral' is empty"),
     ("stream-missing", "wrong", facts(missing=["corral_EVENTS"], workers=None), "corral_EVENTS is gone"),
     ("stream-full", "wrong", facts(streams=[stream(bytes=995)]), "corral_TASKS is full, 995 B of 1.0 kB (100%)"),

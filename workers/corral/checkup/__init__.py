@@ -91,7 +91,9 @@ class _Checkup:
         )
         try:
             streams, missing = await self._streams()
-        except (ApiError, NoResponder, Unconfirmed) as error:
+        except Unconfirmed as error:
+            return msgspec.structs.replace(facts, jetstream=error.what, slow=True)
+        except (ApiError, NoResponder) as error:
             if isinstance(error, ApiError) and error.code not in _NO_JETSTREAM:
                 raise
             why = "it is switched off" if isinstance(error, NoResponder) else str(error)

@@ -22,7 +22,7 @@ from corral import __version__
 from corral.cli import exits
 from corral.cli.failures import guarded, outcome, prepare
 from corral.cli.login import with_login
-from corral.cli.output import say
+from corral.cli.output import CannotWrite, say
 
 __all__ = ["main"]
 
@@ -103,5 +103,9 @@ def _call() -> int:
     try:
         _program(named or _COMMANDS)(prog_name="corral")
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None  # typer says 1 of it
         return end.code if isinstance(end.code, int) else exits.DONE
+    except OSError as error:  # commands keep theirs to themselves: it is of the help, which typer writes
+        raise CannotWrite(error.strerror or str(error)) from None
     return exits.DONE

@@ -88,7 +88,7 @@ def _count_row(topic: str, counts: Counts) -> Sequence[Cell]:
 
 
 async def runs_as_they_change(client: Client, limit: int | None = None) -> AsyncIterator[RunStatus]:
-    """The `limit` newest runs, oldest first, then each change of any."""
+    """The `limit` newest runs, oldest first, then each change of any; with a limit of 0 only the changes."""
     there: dict[str, RunStatus] | None = {}
     async for batch in client.read_records():
         for run_id, record in batch:
@@ -102,7 +102,7 @@ async def runs_as_they_change(client: Client, limit: int | None = None) -> Async
         if not batch and there is not None:  # all that was stored before
             known = sorted(there.values(), key=lambda each: each.created_at)
             there = None
-            for each in known[-limit:] if limit else known:
+            for each in known if limit is None else known[max(0, len(known) - limit) :]:
                 yield each
 
 

@@ -15,9 +15,10 @@ import typer
 from corral.cli import exits
 from corral.cli.commands import command
 from corral.cli.hosting import PoolProcess, ends_when_told, pool_beside, some_server
+from corral.cli.moved import Moved, about
 from corral.cli.options import App, Json, Namespace, NoTui, Server, Slots, Workers
 from corral.cli.output import note, plural, say, say_table, write_json
-from corral.cli.progress import RUN_HEADINGS, run_line, run_row, runs_as_they_change
+from corral.cli.progress import RUN_HEADINGS, run_row, runs_as_they_change
 from corral.cli.session import connected, find_server, hide_secret
 from corral.cli.tui import Dashboard, dashboard_if_possible
 from corral.client import Client
@@ -31,8 +32,6 @@ from corral.subjects import check_topic
 
 EVERY = 1.0
 """Seconds between two lines of progress."""
-SHOWN = 20
-"""Runs in the summary of `up`."""
 
 
 @command(
@@ -197,7 +196,7 @@ def show_beside(show: Dashboard, url: str, settings: Settings, beside: PoolProce
 
 async def _tell(url: str, settings: Settings, beside: PoolProcess) -> int:
     """Lines about the runs until the pool ends, or Ctrl-C; and how those stand then that have moved meanwhile."""
-    seen: dict[str, RunStatus] = {}
+    seen = Moved(time.time())
     async with connected(url, settings.namespace) as client:
         if (failed := await beside.ready()) is None:
             note(f"The workers are ready; what they log is in {beside.log}. Ctrl-C stops everything.")
@@ -207,58 +206,39 @@ async def _tell(url: str, settings: Settings, beside: PoolProcess) -> int:
             finally:
                 telling.cancel()
                 await asyncio.wait({telling})
-                _summarize(list(seen.values()))
+                _summarize(seen)
     beside.complain()
     return failed
 
 
-def _summarize(seen: list[RunStatus]) -> None:
-    if seen:
-        newest = sorted(seen, key=lambda each: each.created_at, reverse=True)
-        say_table(RUN_HEADINGS, [run_row(each) for each in newest[:SHOWN]])
-        if len(seen) > SHOWN:
-            note(f"And {len(seen) - SHOWN:,} older ones. {_about(seen)}.")
+def _summarize(seen: Moved) -> None:
+    newest, sums = seen.newest(), seen.sums
+    if newest:
+        say_table(RUN_HEADINGS, [run_row(each) for each in newest])
+        if sums.runs > len(newest):
+            note(f"And {sums.runs - len(newest):,} older ones. {sums}.")
 
 
-async def _tell_runs(client: Client, seen: dict[str, RunStatus]) -> None:
+async def _tell_runs(client: Client, seen: Moved) -> None:
     """At most a line a second: about the run that has moved, or about all that have. Fills `seen` with these."""
-    began = time.time()
     moved: dict[str, RunStatus] = {}
-    ended: set[str] = set()
     news = asyncio.Event()
 
     async def take() -> None:
-        async for each in runs_as_they_change(client):
-            if each.ended and each.id in ended:
-                continue  # its record was only written once more
-            moved[each.id] = each
-            if each.finished_at is None or each.finished_at.timestamp() >= began:
-                seen[each.id] = each
-            news.set()
-            if each.ended:
-                ended.add(each.id)
-            else:
-                ended.discard(each.id)  # a retry has brought it back
+        async for each in runs_as_they_change(client, limit=0):
+            if seen.take(each):
+                moved[each.id] = each
+                news.set()
 
     taking = asyncio.create_task(take())
     try:
         while not taking.done():
             await news.wait()
             news.clear()
-            note(_about(list(moved.values())))
+            note(about(moved.values()))
             moved.clear()
             await asyncio.wait({taking}, timeout=EVERY)
         await taking
     finally:
         taking.cancel()
         await asyncio.wait({taking})
-
-
-def _about(moved: list[RunStatus]) -> str:
-    if len(moved) == 1:
-        return f"{moved[0].id} {moved[0].topic} {run_line(moved[0])}"
-    total, error, running = (sum(getattr(each, name) for each in moved) for name in ("total", "error", "running"))
-    done = sum(each.success + each.error + each.interrupted for each in moved)
-    over = sum(each.ended for each in moved)
-    tasks = f"{done:,} of {total:,} tasks done, {plural(error, 'error')}, {running:,} running"
-    return f"{len(moved)} runs, {over} of them ended: {tasks}"

@@ -146,6 +146,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Only this run was asked about."""
     jetstream: str = ""
     """Why JetStream cannot be used; empty if it can."""
+    slow: bool = False
+    """That is only because no answer came in time: it may be there."""
     missing: list[str] = []
     """Streams that do not exist."""
     server_ahead: float | None = None

@@ -24,6 +24,16 @@ _REFUSED = {
 
 def server_findings(facts: Facts) -> Iterator[Finding]:
     """JetStream, the streams, and room."""
+    if facts.slow:
+        yield Finding(
+            severity="wrong",
+            code="jetstream-slow",
+            about=facts.server,
+            text=f"JetStream on {facts.server} has not answered in time ({facts.jetstream}): the server has too much to"
+            " do, its disk is slow, or a cluster has no leader",
+            help="corral doctor, once more; then `nats server report jetstream`, and the server's log",
+        )
+        return
     if facts.jetstream:
         yield Finding(
             severity="wrong",
