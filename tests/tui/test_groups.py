@@ -172,6 +172,32 @@ def test_what_a_retry_brings_back_is_no_straggler_and_does_not_stall_at_once() -
     assert detail.stragglers(NOW + 150).count == 0
 
 
+def test_parts_of_a_retry_that_come_again_reset_neither_stragglers_nor_what_stalls() -> None:
+    detail = started(100)
+    ends = events.Ends("leaf", 1, 0, "error", [(0, 100)])
+    detail.apply(3, NOW, events.Ended(worker="w", number=0, tasks=[ends], durations=[(bucket(0.01), 100)]))
+    root = events.DispatcherEnd("root", (0, 0), 0, "success", [(1, 100)])
+    detail.apply(4, NOW, events.Ended(worker="w", number=1, dispatchers=[root]))
+    detail.apply(5, NOW, events.RunEnded())
+    parts = [
+        events.Reopened(round=1, tasks=[("leaf", 1, [span])], part=part, parts=2, digest="d")
+        for part, span in enumerate([(0, 50), (50, 100)])
+    ]
+    ledger, pulse = detail.fold.ledger, detail.fold.pulse
+    detail.apply(6, NOW + 100, parts[0])
+    assert pulse.resumed_at == 0
+    detail.apply(7, NOW + 101, parts[1])
+    assert pulse.resumed_at == NOW + 101
+    # What it sends anew is handed out in order again.
+    detail.apply(8, NOW + 102, events.Opened(parent=(1, 60), nonce="m"))
+    detail.apply(9, NOW + 102, events.Sent(batch=8, first=0, count=50, topics=["leaf"]))
+    again = events.Ends("leaf", 8, 1, "success", [(0, 3), (4, 40)])
+    detail.apply(10, NOW + 103, events.Ended(worker="w", number=2, tasks=[again]))
+    detail.apply(11, NOW + 114, parts[0])
+    assert stalled_for(run(pending=100, running=0), pulse, ledger, NOW + 115) == pytest.approx(12)
+    assert detail.fronts.tops() == {(8, "leaf"): 40}
+
+
 # --- forecasts ----------------------------------------------------------------------------------------
 
 

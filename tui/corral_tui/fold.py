@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from corral.events import AnyEvent, Ended, Failed, Reopened
+from corral.events import AnyEvent, Ended, Failed
 from corral.ledger import Ledger
 from corral.runs import Record
 from corral_tui.describe import ended_in, event_view
@@ -31,11 +31,11 @@ class Fold:
         """When an event came that the record did not have, by the local clock; 0 while the record is up to date."""
 
     def apply(self, sequence: int, at: float, event: AnyEvent) -> None:
-        before = self.ledger.sequence
+        before, round = self.ledger.sequence, self.ledger.round
         self.ledger.apply(event, sequence, at)
         if sequence > before:
             self.pulse.add(at, ended_in(event))
-            if isinstance(event, Reopened):
+            if self.ledger.round > round:  # a retry may be said in many parts, and with the last one it begins
                 self.pulse.resumed_at = at
 
     def agrees(self, record: Record) -> bool:
@@ -111,7 +111,10 @@ class Detail:
         """Fold one event of this run; an event that was applied already is left out."""
         if sequence <= self.fold.ledger.sequence:
             return
+        round = self.fold.ledger.round
         self.fold.apply(sequence, at, event)
+        if self.fold.ledger.round > round:
+            self.fronts.begin(sequence)
         self.seen_events += 1
         self.events[str(sequence)] = event_view(sequence, at, event)
         if len(self.events) > self._event_limit:
@@ -123,8 +126,6 @@ class Detail:
                 self.errors[error.key] = error
                 if len(self.errors) > self._error_limit:
                     self.errors.popitem(last=False)
-        elif isinstance(event, Reopened):
-            self.fronts.begin(sequence)
         elif isinstance(event, Ended):
             self.fronts.note(event, at)
             self.work.setdefault(event.worker, Work()).add(event, at)
