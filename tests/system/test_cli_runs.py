@@ -141,8 +141,7 @@ def test_who_works(corral: Corral) -> None:
     (worker,) = corral("workers", "--json").json
     assert list(worker) == [
         *("id", "pool", "host", "pid", "topics", "slots", "running", "rss", "started_at", "seen_at", "version"),
-        "waiting",
-        "leaves",
+        *("waiting", "leaves", "leaves_by", "longest"),
     ]
     assert sorted(worker["topics"]) == ["bad", "good", "long", "many", "mixed"]
     assert worker["slots"] == 10

@@ -19,8 +19,9 @@ from corral.credentials import Access
 from corral.doctor import Facts, Finding, diagnose, wrong
 from corral.errors import PermissionDenied, RunNotFound, StorageFull
 from corral.jetstream.connection import Connection
+from corral.messages import task_text
 from corral.operations import Operations
-from corral.runs import Record, encode
+from corral.runs import LONG, Execution, Record, encode
 from corral.settings import Settings
 from corral.subjects import LEADER_KEY, Names, run_key
 from tests.servers import ServerProcess
@@ -93,6 +94,42 @@ async def test_a_held_key_is_told_with_its_run_and_since_when(system: System) ->
     run = await client.start("plain", 1, unique="Product/7")
     _, found = await look(system)
     assert found["key-held"].text.startswith(f"run {run.id} (plain) holds the key 'Product/7' since 20")
+
+
+async def test_what_a_run_waits_for_is_named_with_the_worker_that_executes_it(system: System) -> None:
+    await system.pool("stopping", workers=2, slots=3)
+    client = await system.client()
+    run = await client.start("crowd", {"n": 2})
+    arrived = await system.stage.arrivals("member", 2)
+
+    def longest() -> list[tuple[str, str, Execution]]:
+        found = [(beat.id, each) for beat in system.beats.values() for each in beat.longest]
+        return [(worker, task_text(each.task), each) for worker, each in found]
+
+    await system.until(lambda: len(longest()) == 2, "two tasks that are executed for longer than a second")
+    assert {(each.run, each.topic) for _, _, each in longest()} == {(run.id, "member")}
+    assert min(each.seconds for _, _, each in longest()) >= LONG
+    await system.reached(run, lambda status: status.running == 2 and status.root == "success", "its record")
+    facts, found = await look(system, run.id)
+    assert "long-running" not in found  # so far it is no news
+    slow = [
+        msgspec.structs.replace(
+            worker,
+            beat=msgspec.structs.replace(
+                worker.beat, longest=[msgspec.structs.replace(each, seconds=90.0) for each in worker.beat.longest]
+            ),
+        )
+        for worker in facts.workers or []
+    ]
+    (told,) = [each for each in diagnose(msgspec.structs.replace(facts, workers=slow)) if each.code == "long-running"]
+    assert f"all that is left of run {run.id} is being executed, 2 tasks; for longest" in told.text
+    assert any(f"{task} of topic member, for 90 s, by worker {worker}" in told.text for worker, task, _ in longest())
+    for_users = [each for worker in await client.workers() for each in worker.longest]
+    assert {(each.run, each.topic) for each in for_users} == {(run.id, "member")}
+    for arrival in arrived:
+        arrival.answer()
+    await system.end(run)
+    await system.until(lambda: not longest(), "heartbeats without what has ended")
 
 
 async def test_workers_that_are_full_are_told_with_what_they_do(system: System) -> None:

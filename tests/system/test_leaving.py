@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,11 @@ async def test_a_drained_worker_finishes_what_it_has_and_is_not_replaced(system:
     leaving = next(beat for beat in system.beats.values() if beat.pid == working[0].pid)
     (told,) = await client.drain(leaving.id)
     assert (told.id, told.pool, told.gone) == (leaving.id, pool.id, False)
-    assert [each.leaves for each in await client.workers() if each.id == leaving.id] == ["drain"]
+    # Everybody hears who gave the order, not only the one who did.
+    await system.until(lambda: bool(system.beats[leaving.id].leaves_by), "the name of who told it")
+    (seen,) = [each for each in await client.workers() if each.id == leaving.id]
+    assert seen.leaves == "drain"
+    assert seen.leaves_by.endswith(f"@{socket.gethostname()}")
     assert [each.workers for each in await client.topics() if each.topic == "works"] == [1]
     # What comes now is the other one's, which has to be done with something first.
     later = await client.start("works", 99)

@@ -24,7 +24,7 @@ from corral.doctor.facts import (
 )
 from corral.doctor.finding import ORDER, lasting, size, some
 from corral.ledger import Counts
-from corral.runs import Beat, Marker, Record
+from corral.runs import Beat, Execution, Marker, Record
 
 NOW = 1_000_000.0
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -242,6 +242,20 @@ CASES: list[tuple[str, str, Facts, str]] = [
         "2 tasks of run r1 are open, without a message",
     ),
     (
+        "long-running",
+        "note",
+        facts(
+            workers=[
+                WorkerFacts(beat=beat(running={"r1": {"t": 2}}, longest=[Execution("r1", "t", (5, 7), 7_300.0)])),
+                WorkerFacts(
+                    beat=beat(id="p1-2", running={"r2": {"t": 1}}, longest=[Execution("r2", "t", (8, 7), 9e3)])
+                ),
+            ],
+            runs=[run(root="success", counts=Counts(total=5, running=2, success=3))],
+        ),
+        "all that is left of run r1 is being executed, 2 tasks; for longest 5-7 of topic t, for 2 h, by worker p1-1",
+    ),
+    (
         "worker-died",
         "warning",
         facts(runs=[run("queued", deaths=2, death="p1-1: signal SIGKILL", death_at=NOW - 20)]),
@@ -356,3 +370,9 @@ def test_every_finding_is_explained_to_operators() -> None:
     codes |= {"slow-starting", "slow-reopening", "slow-ending"}
     explained = set(re.findall(r"^\| `([a-z-]+)`", OPERATIONS.read_text(), re.MULTILINE))
     assert codes == explained - set(ORDER)
+
+
+def test_a_run_of_which_something_still_waits_is_not_told_to_wait_for_what_is_executed() -> None:
+    busy = [WorkerFacts(beat=beat(running={"r1": {"t": 2}}, longest=[Execution("r1", "t", (5, 7), 7_300.0)]))]
+    waits = run(root="success", counts=Counts(total=6, running=2, pending=1, success=3))
+    assert "long-running" not in [each.code for each in diagnose(facts(workers=busy, runs=[waits]))]

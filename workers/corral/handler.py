@@ -238,6 +238,7 @@ class Handler:
         outgoing = Outgoing(job, self._operations, self._on_waiting)
         began = time.time()
         slot = self._table.begin(job.run_id, job.task, job.delivery.reply)
+        job.began = time.monotonic()
         job.executing = True
         try:
             outcome = await self._run(job, outgoing)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 
 from corral.jetstream.puller import Delivery
 from corral.job import Job
 from corral.markers import Markers
 from corral.messages import ROOT
+from corral.runs import LONG, LONGEST, Execution
 
 
 class Holding:
@@ -71,6 +73,14 @@ class Holding:
                 topics = running.setdefault(job.run_id, {})
                 topics[job.topic] = topics.get(job.topic, 0) + 1
         return running, roots
+
+    def longest(self, now: float) -> list[Execution]:
+        """What is executed for longest at `now`, a `time.monotonic()`; what has just begun is left out."""
+        old = [job for job in self.jobs() if job.executing and now - job.began >= LONG]
+        return [
+            Execution(job.run_id, job.topic, job.task, round(now - job.began, 1))
+            for job in heapq.nsmallest(LONGEST, old, key=lambda job: job.began)
+        ]
 
     def stopping(self, markers: Markers) -> list[str]:
         """Runs that have a marker, and of which something is still held."""

@@ -50,6 +50,8 @@ class Job(msgspec.Struct, eq=False):
     order: Order | None = None
     executing: bool = False
     """The processor runs, in `process`."""
+    began: float = 0.0
+    """`time.monotonic()` at which it began to."""
     process: asyncio.Task[None] | None = None
     queued: bool = False
     """It may run, and waits for a thread."""

@@ -18,6 +18,7 @@ from corral.decoding import Natural, decoder
 from corral.errors import Unreadable
 from corral.events import Receipt
 from corral.ledger import Counts, Ledger, TaskState
+from corral.messages import TaskId, task_text
 
 State = Literal["starting", "queued", "running", "ending", "interrupting", "final", "aborted", "reopening"]
 Status = Literal["queued", "running", "interrupting", "success", "failed", "interrupted"]
@@ -29,6 +30,10 @@ ENDED: tuple[Status, ...] = ("success", "failed", "interrupted")
 RunId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
 TopicName = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_-]+(\.[a-z0-9_-]+)*\Z", max_length=128)]
 """Checked when a record is read, so that no subject is ever made of something else."""
+
+
+LONG, LONGEST = 1.0, 10
+"""Seconds from which on a heartbeat names what is executed, and how many at most."""
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -153,6 +158,19 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks whose messages wait for room in the queue: it is full."""
     leaves: str = ""
     """`drain` or `stop`: it was told to leave, and takes nothing new; empty while it works."""
+    leaves_by: str = ""
+    """The operator who told it; empty if its pool ends."""
+    longest: list[Executing] = []
+    """What it has executed for longer than a second, the longest first; ten at most."""
+
+
+class Executing(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that a worker executes."""
+
+    run: str
+    topic: str
+    task: str
+    since: datetime
 
 
 class TopicStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +180,16 @@ class TopicStatus(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
     running: int
     workers: int
+
+
+class Execution(msgspec.Struct, frozen=True, array_like=True):
+    """A task that a worker executes, as its heartbeat tells."""
+
+    run: str
+    topic: str
+    task: TaskId
+    seconds: float
+    """For how long, when the heartbeat was sent."""
 
 
 class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -180,6 +208,8 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Tasks that are executed now, by run and topic, without roots."""
     roots: list[str] = []
     """Runs whose root is executed now."""
+    longest: list[Execution] = []
+    """What is executed for longer than `LONG`, roots too: the `LONGEST` longest, the longest first."""
     markers: Natural = 0
     """Revision of the last marker that was seen."""
     stopping: list[str] = []
@@ -192,6 +222,8 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Tasks whose messages wait for room in the queue."""
     leaves: str = ""
     """`drain` or `stop`: it was told to leave, and takes nothing new."""
+    leaves_by: str = ""
+    """The operator who told it; empty if its pool ends."""
     leaving: bool = False
     """The worker's last word: it holds nothing any more."""
     at: float = 0.0
@@ -280,6 +312,11 @@ def worker_status(beat: Beat, seen_at: float) -> WorkerStatus:
         version=beat.version,
         waiting=beat.waiting,
         leaves=beat.leaves,
+        leaves_by=beat.leaves_by,
+        longest=[
+            Executing(run=each.run, topic=each.topic, task=task_text(each.task), since=moment(seen_at - each.seconds))
+            for each in beat.longest
+        ],
     )
 
 

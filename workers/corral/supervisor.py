@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 30.0
 """Seconds before a worker that died is replaced; doubled each time that it dies young."""
+LONGEST_NAME = 200
+"""Characters of an operator's name that are passed on."""
 YOUNG = 10.0
 """Seconds that a worker has to live for its death to be an accident."""
 
@@ -80,6 +82,7 @@ class Supervisor:
         self._killed = False
         self._told: How | None = None
         """The order of an operator by which it leaves."""
+        self._told_by = ""
 
     @property
     def alive(self) -> bool:
@@ -136,8 +139,9 @@ class Supervisor:
         """The same by an operator's order. Said again, or to drain where it stops: nothing new."""
         if self._told in (how, "stop"):
             return
-        self._told = how
-        log.info("a worker is told to leave", extra={"worker": self.worker, "how": how, "by": by[:200]})
+        self._told, self._told_by = how, by[:LONGEST_NAME]
+        log.info("a worker is told to leave", extra={"worker": self.worker, "how": how, "by": self._told_by})
+        self._name_operator()  # first: the heartbeat that confirms the order is to say whose it is
         if how == "drain":
             self.drain()
             return
@@ -146,6 +150,11 @@ class Supervisor:
         # Where a processor blocks its loop, it does not even learn of it.
         patience = LAST_WORDS + self._settings.kill_grace
         asyncio.get_running_loop().call_later(patience, self._send, signal.SIGKILL)
+
+    def _name_operator(self) -> None:
+        """Let the worker know who told it to leave, if anybody has: its heartbeats say so."""
+        if self._told_by and self._process is not None and self._process.stdin is not None:
+            self._process.stdin.write(msgspec.json.encode(self._told_by) + b"\n")
 
     # --- how ---------------------------------------------------------------------------------------
 
@@ -173,6 +182,7 @@ class Supervisor:
         try:
             assert process.stdin is not None
             process.stdin.write(msgspec.json.encode(assignment) + b"\n")
+            self._name_operator()
             return await process.wait()
         finally:
             watching.cancel()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -52,7 +52,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Worker:
-    """Executes the tasks of an app's topics. `slots` is how many at once."""
+    """Executes the tasks of an app's topics. `slots` is how many at once; `told_by` names who lets it leave."""
 
     def __init__(
         self,
@@ -65,8 +65,10 @@ class Worker:
         topics: Mapping[str, Processor[Any, ..., Any]],
         table: SlotTable,
         isolation: Isolation,
+        told_by: Callable[[], str],
     ) -> None:
         self._app = app
+        self._told_by = told_by
         self._settings = settings
         self._identity = identity
         self._slots = slots
@@ -214,10 +216,12 @@ class Worker:
             rss=memory(),
             running=running,
             roots=roots,
+            longest=self._held.longest(time.monotonic()),
             markers=markers,
             stopping=self._held.stopping(self._markers),
             waiting=sum(job.waiting for job in self._held.jobs()),
             leaves=self._leaves,
+            leaves_by=self._told_by() if self._leaves else "",
         )
 
     def _waiting(self) -> list[Delivery]:

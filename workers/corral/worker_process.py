@@ -1,13 +1,14 @@
 """The process of one worker: `python -m corral.worker_process`, started by a pool.
 
-Its standard input brings a line of JSON, the `Assignment`, and then nothing: the end of it says that the pool is
-dead, and then the worker hands back what it holds and leaves. A thread watches for that, so that not even a
-processor that blocks the loop outlives the pool.
+Its standard input brings a line of JSON, the `Assignment`, and one more if an operator tells it to leave: who that is.
+The end of it says that the pool is dead, and then the worker hands back what it holds and leaves. A thread watches for
+that, so that not even a processor that blocks the loop outlives the pool.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import NoReturn
 
@@ -62,11 +64,13 @@ class Assignment(msgspec.Struct, frozen=True):
 
 def main() -> None:
     """Work until told to leave; ends the process."""
-    assignment = msgspec.json.decode(sys.stdin.buffer.readline(), type=Assignment)
+    # Unbuffered: who reads with a buffer holds its lock, and a process that is forked from this one would wait for it.
+    pool = FileIO(sys.stdin.fileno(), closefd=False)
+    assignment = msgspec.json.decode(pool.readline(), type=Assignment)
     log_to_stderr(assignment.worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the pool, which tells its workers
     try:
-        asyncio.run(_work(assignment))
+        asyncio.run(_work(assignment, pool))
     except AppNotFound as error:
         log.error("%s", error)  # the sentence says it all
         code = NO_APP
@@ -85,7 +89,7 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-async def _work(assignment: Assignment) -> NoReturn:
+async def _work(assignment: Assignment, pool: FileIO) -> NoReturn:
     app = load_app(assignment.app)
     leave, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -96,7 +100,8 @@ async def _work(assignment: Assignment) -> NoReturn:
 
     loop.add_signal_handler(signal.SIGTERM, leave.set)
     loop.add_signal_handler(AT_ONCE, at_once)
-    threading.Thread(target=_watch_pool, args=(loop, at_once), daemon=True, name="pool watch").start()
+    watch = _PoolWatch(pool, loop, at_once)
+    threading.Thread(target=watch.run, daemon=True, name="pool watch").start()
     connection = await Connection.open(assignment.access, name=f"corral worker {assignment.worker}")
     try:
         worker = Worker(
@@ -111,6 +116,7 @@ async def _work(assignment: Assignment) -> NoReturn:
                 ChildAssignment(assignment.app, assignment.worker, assignment.access, assignment.settings),
                 assignment.isolated,
             ),
+            told_by=lambda: watch.operator,
         )
         in_order = await worker.run(leave, hurry)
     finally:
@@ -118,15 +124,27 @@ async def _work(assignment: Assignment) -> NoReturn:
     _leave(0 if in_order else REPLACE_ME)
 
 
-def _watch_pool(loop: asyncio.AbstractEventLoop, at_once: Callable[[], None]) -> None:
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    try:
-        loop.call_soon_threadsafe(at_once)
-    except RuntimeError:
-        return  # the loop is closed: leaving already
-    time.sleep(ORPHANED)  # then it has had its time, whatever it does
-    os._exit(1)
+class _PoolWatch:
+    """Reads what the pool says after the assignment, in a thread: what blocks the loop does not block this."""
+
+    def __init__(self, pool: FileIO, loop: asyncio.AbstractEventLoop, at_once: Callable[[], None]) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._at_once = at_once
+        self.operator = ""
+        """Who told the worker to leave; empty if nobody has."""
+
+    def run(self) -> None:
+        """Return, or end the process, when the pool is gone."""
+        for line in self._pool:
+            with contextlib.suppress(msgspec.DecodeError):
+                self.operator = msgspec.json.decode(line, type=str)
+        try:
+            self._loop.call_soon_threadsafe(self._at_once)
+        except RuntimeError:
+            return  # the loop is closed: leaving already
+        time.sleep(ORPHANED)  # then it has had its time, whatever it does
+        os._exit(1)
 
 
 if __name__ == "__main__":

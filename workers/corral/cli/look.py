@@ -258,7 +258,19 @@ def workers(server: Server = None, namespace: Namespace = None, json: Json = Fal
             if json:
                 write_json(found)
             elif found:
-                headings = ("WORKER", "POOL", "HOST", "PID", "RUNNING", "SLOTS", "MEMORY", "UP", "VERSION", "TOPICS")
+                headings = (
+                    "WORKER",
+                    "POOL",
+                    "HOST",
+                    "PID",
+                    "RUNNING",
+                    "SLOTS",
+                    "LONGEST",
+                    "MEMORY",
+                    "UP",
+                    "VERSION",
+                    "TOPICS",
+                )
                 rows = [
                     (
                         each.id,
@@ -267,6 +279,7 @@ def workers(server: Server = None, namespace: Namespace = None, json: Json = Fal
                         str(each.pid),
                         each.running,
                         each.slots,
+                        ago(each.longest[0].since) if each.longest else "",
                         size(each.rss),
                         ago(each.started_at),
                         each.version,
@@ -277,9 +290,9 @@ def workers(server: Server = None, namespace: Namespace = None, json: Json = Fal
                 say_table(headings, rows)
                 if waiting := sum(each.waiting for each in found):
                     note(f"The queue is full: {waiting} tasks that send wait for room.")
-                for how in sorted({each.leaves for each in found} - {""}):
-                    told = ", ".join(each.id for each in found if each.leaves == how)
-                    note(f"Told to {how}, and taking nothing new: {told}.")
+                for how, by in sorted({(each.leaves, each.leaves_by) for each in found if each.leaves}):
+                    told = ", ".join(each.id for each in found if (each.leaves, each.leaves_by) == (how, by))
+                    note(f"Told to {how} by {by or 'the end of its pool'}, and taking nothing new: {told}.")
             else:
                 note(f"No workers in namespace {client.settings.namespace!r}: `corral pool APP` starts some.")
             return exits.DONE

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from corral.doctor.facts import Facts, RunFacts
 from corral.doctor.finding import Finding, clock, lasting, many, some, verb
 from corral.doctor.workers import alive
+from corral.messages import task_text
 
 LONG = 5.0
 """Seconds that a step may take which takes milliseconds when all is well."""
+LASTING = 60.0
+"""Seconds from which on the execution of a task is worth a word, where nothing else is left."""
 RECENT = 600.0
 """Seconds for which the death of a worker is worth a word."""
 MOST = 20
@@ -55,6 +58,7 @@ def _run(facts: Facts, run: RunFacts) -> Iterator[Finding]:
         yield _backing_off(facts, run)
     else:
         yield from _without_messages(facts, run)
+        yield from _executed_for_long(facts, run)
     if run.deaths and facts.at - run.death_at < RECENT:
         yield Finding(
             severity="warning",
@@ -167,6 +171,27 @@ def _without_messages(facts: Facts, run: RunFacts) -> Iterator[Finding]:
             " the queue; if nothing moves the bookkeeper ends them as `Lost`, and a retry brings them back",
             help=f"corral verify {record.id}",
         )
+
+
+def _executed_for_long(facts: Facts, run: RunFacts) -> Iterator[Finding]:
+    """Nothing waits any more, and what is left takes long."""
+    record = run.record
+    busy = sum(sum(beat.running.get(record.id, {}).values()) + (record.id in beat.roots) for beat in alive(facts))
+    found = [(each, beat) for beat in alive(facts) for each in beat.longest if each.run == record.id]
+    if run.moved or not found or busy < record.counts.pending + record.counts.running:
+        return
+    longest, beat = max(found, key=lambda each: each[0].seconds)
+    if longest.seconds < LASTING:
+        return
+    yield Finding(
+        severity="note",
+        code="long-running",
+        about=record.id,
+        text=f"all that is left of run {record.id} is being executed, {many(busy, 'task')}; for longest"
+        f" {task_text(longest.task)} of topic {longest.topic}, for {lasting(longest.seconds)}, by worker {beat.id}"
+        f" (pid {beat.pid} on {beat.host})",
+        help=f"corral stop {beat.id} hands back what that worker executes: it begins again elsewhere",
+    )
 
 
 def _keys(facts: Facts) -> Iterator[Finding]:
