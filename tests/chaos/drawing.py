@@ -21,6 +21,7 @@ def make_plan(seed: int, *, cluster: bool = False) -> Plan:
     _add_faults(more, faults, cluster=cluster)
     if any(fault.what == "kill child" or fault.step.startswith("child:") for fault in faults):
         starts.append(_isolated_run(more))
+    _select(random.Random(f"{seed} {cluster} selected"), retries)
     clocks = {rng.choice(POOLS): rng.choice((-3600.0, 3600.0))} if rng.random() < 0.12 else {}
     return Plan(
         seed=seed,
@@ -74,6 +75,15 @@ def _workload(rng: random.Random) -> tuple[list[Start], list[Interrupt], list[Re
         if rng.random() < 0.6:
             retries.append(Retry(producer=rng.choice(PRODUCERS), id=name))
     return starts, interrupts, retries
+
+
+def _select(rng: random.Random, retries: list[Retry]) -> None:
+    """Limit some retries to a part; of these, some meet another one of the same run."""
+    for index, retry in enumerate(list(retries)):
+        if rng.random() < 0.4:
+            retries[index] = msgspec.structs.replace(retry, part=rng.choice(("tasks", "tasks", "topic")))
+            if rng.random() < 0.4:
+                retries.append(Retry(rng.choice(PRODUCERS), retry.id, rng.choice(("", "tasks"))))
 
 
 def _tree(rng: random.Random, name: str, topic: str, *, key: str = "") -> Work:

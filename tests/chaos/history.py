@@ -161,7 +161,7 @@ class _History:
         await self._until(has_ended)
         if order.id in self.records and self.records[order.id].state == "final":
             heal(order.id)
-            await self._tell(order.producer, Order(0, "retry", order.id))
+            await self._tell(order.producer, Order(0, "retry", order.id, part=order.part))
 
     # --- faults ------------------------------------------------------------------------------------
 
@@ -247,7 +247,7 @@ def describe(plan: Plan) -> str:
         f"  {order.at:.2f} {order.producer} interrupts {order.id}{' and kills' if order.kill_after else ''}"
         for order in plan.interrupts
     ]
-    lines += [f"  {order.producer} retries {order.id}" for order in plan.retries]
+    lines += [f"  {order.producer} retries {order.id} {order.part}".rstrip() for order in plan.retries]
     lines += [f"  fault: {fault}" for fault in plan.faults]
     return "\n".join(lines)
 

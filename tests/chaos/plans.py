@@ -36,11 +36,16 @@ class Interrupt(msgspec.Struct, frozen=True):
     kill_after: float | None = None
 
 
-class Retry(msgspec.Struct, frozen=True):
-    """Once the run has ended, what was flaky is healed, and a producer retries it."""
+Part = Literal["", "tasks", "topic"]
+"""Of a run everything, every second of its errors, or all of one topic."""
+
+
+class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Once the run has ended, what was flaky is healed, and a producer retries it, or a part of it."""
 
     producer: str
     id: str
+    part: Part = ""
 
 
 What = Literal[

@@ -17,6 +17,7 @@ from corral.errors import CorralError, DuplicateRun, StorageFull, Unconfirmed
 from corral.settings import Settings
 from corral.starter import OnDuplicate
 from tests.chaos import hooks
+from tests.chaos.plans import Part
 from tests.chaos.work import Work
 
 
@@ -30,6 +31,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     key: str | None = None
     on_duplicate: OnDuplicate = "reject"
     kill_after: float | None = None
+    part: Part = ""
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,7 +81,19 @@ async def _do(client: Client, order: Order) -> Any:
         return run.id
     if order.do == "interrupt":
         return await client.interrupt(order.id, reason="chaos", kill_after=order.kill_after)
-    return await client.run(order.id).retry()
+    return await _retry(client, order)
+
+
+async def _retry(client: Client, order: Order) -> int:
+    run = client.run(order.id)
+    if order.part == "tasks":
+        errors = [error.task async for error in client.errors(run.id)]
+        return await run.retry(tasks=errors[::2])
+    if order.part == "topic":
+        topics = (await run.status()).topics
+        bad = [topic for topic, counts in topics.items() if counts.error + counts.interrupted]
+        return await run.retry(topics=bad[:1])
+    return await run.retry()
 
 
 if __name__ == "__main__":

@@ -110,6 +110,44 @@ def test_what_a_retry_brings_back_is_said_and_the_command_returns(corral: Corral
     assert (facts["run"], facts["brought_back"]) == (failed.id, 3)
 
 
+def test_only_the_selected_tasks_are_retried(corral: Corral, flag: Path) -> None:
+    run_id = corral("start", "many", f'"{flag}"', "--wait").id
+    first, second, third = [error["task"] for error in corral("errors", run_id, "--json").json]
+    flag.write_text("")
+    told = corral("retry", run_id, "--task", first, "--wait")
+    assert told.code == 1
+    assert told.out.startswith(f"{run_id}: 1 task brought back\n")
+    assert [error["task"] for error in corral("errors", run_id, "--json").json] == [second, third]
+    assert corral("verify", run_id).code == 0
+    told = corral("retry", run_id, "--task", first, "--task", first)
+    assert (told.code, told.out) == (0, f"{run_id}: nothing to bring back, what was selected has succeeded\n")
+    assert corral("retry", run_id, "--topic", "good", "--json").json["brought_back"] == 0
+    told = corral("retry", run_id, "--task", "-", "--json", stdin=f"{second}\n{first}".encode())
+    assert (told.code, told.json["brought_back"]) == (0, 1)
+    assert corral("show", run_id, "--follow").code == 1
+    assert corral("retry", run_id, "--topic", "fixed", "--topic", "good", "--wait").code == 0
+    assert corral("verify", run_id).code == 0
+
+
+def test_a_selection_of_what_is_not_there_is_refused(corral: Corral) -> None:
+    run_id = corral("start", "good", "--wait").id
+    before = corral("show", run_id, "--json").json
+    for arguments, said in (
+        (["--task", "7-7"], f"run {run_id} has no task 7-7"),
+        (["--task", "0-0", "--task", "0-1"], f"run {run_id} has no task 0-1"),
+        (["--topic", "nobody"], f"run {run_id} has no task of topic 'nobody'"),
+        (["--task", "first"], "'first' is not a task: it is batch-ordinal, such as 41-7"),
+        (["--topic", "No One"], "'No One' is not a topic"),
+    ):
+        refused = corral("retry", run_id, *arguments)
+        assert (refused.code, refused.out) == (2, ""), arguments
+        assert said in refused.err
+        assert ("corral errors" in refused.err) == ("has no task" in said)
+    assert corral("retry", run_id, "--task", "-", stdin=b"").out.endswith("what was selected has succeeded\n")
+    assert corral("retry", run_id, "--task", "-", stdin=b"1-\xe9").code == 2
+    assert corral("show", run_id, "--json").json == before
+
+
 def test_a_retry_that_fails_again_exits_with_1(corral: Corral, flag: Path) -> None:
     failed = corral("start", "fixed", f'"{flag}"', "--wait")
     again = corral("retry", failed.id, "--wait")

@@ -3,89 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 import pytest
 
-from corral import bitmap, retrying
-from corral.events import Ended, Ends, Failed, Reopened
-from corral.history import read_ledger
+from corral import sending
+from corral.events import Ended, Ends, Failed
 from corral.jetstream.topology import queue_counts
 from corral.operations import Run
-from corral.retrying import Retrier
-from corral.runs import decode_record
-from corral.subjects import run_key
+from tests.system.left import Killed, Mortal, finish, parts_of
 from tests.system.past import Past, failed_run, interrupted_run
 from tests.system.pools import System
 
 
-@pytest.fixture
-def small_parts() -> Iterator[None]:
-    """Few tasks do not fit into one event, nor into one window."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bitmap, "PAGE", 64)
-        patch.setattr(retrying, "PART", 40)
-        patch.setattr(retrying, "WINDOW", 5)
-        yield
-
-
-class Killed(BaseException):
-    """This process dies."""
-
-
-class Mortal:
-    """What stores for a client, until it dies: before its `last` step is taken, or after it, and before it knows."""
-
-    def __init__(self, client: Any, last: int, *, after: bool) -> None:
-        self.publisher = client.operations.publisher
-        self._store = self.publisher.store
-        self._left = last
-        self._after = after
-
-    async def store(self, *args: Any, **kwargs: Any) -> int:
-        self._left -= 1
-        if self._left < 0 or (self._left == 0 and not self._after):
-            raise Killed
-        stored = await self._store(*args, **kwargs)
-        if self._left == 0:
-            raise Killed
-        return int(stored)
-
-    def __enter__(self) -> None:
-        self.publisher.store = self.store
-
-    def __exit__(self, *_: object) -> None:
-        self.publisher.store = self._store
-
-
-def retrier_of(client: Any) -> Retrier:
-    operations = client.operations
-    return Retrier(
-        operations.connection,
-        operations.records,
-        operations.publisher,
-        operations.names,
-        operations.starter,
-        retention=operations.settings.retention,
-    )
-
-
-async def finish(client: Any, run: Run) -> None:
-    """What the bookkeeper does with a retry that was left."""
-    entry = await client.operations.records.get(run_key(run.id), leader=True)
-    record = decode_record(entry.value)
-    ledger = await read_ledger(client.connection, client.operations.names, run.id, record.topic)
-    await retrier_of(client).finish(record, entry.revision, ledger)
-
-
 def _end_of(batch: int, ordinal: int) -> Ended:
     return Ended("v", 1, [Ends("leaf", batch, 0, "error", [(ordinal, ordinal + 1)])])
-
-
-async def parts_of(client: Any, run: Run) -> list[Reopened]:
-    return [stored.event async for stored in client.events(run.id) if isinstance(stored.event, Reopened)]
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -167,7 +99,7 @@ async def test_of_two_who_finish_a_retry_at_once_one_leaves(system: System) -> N
         await run.retry()
     await asyncio.gather(finish(client, run), finish(client, run), finish(client, run))
     waiting = await queue_counts(client.connection, client.operations.names)
-    assert 200 <= waiting["both", "leaf"] <= 200 + 2 * retrying.WINDOW
+    assert 200 <= waiting["both", "leaf"] <= 200 + 2 * sending.WINDOW
     await system.pool("again")
     assert (await system.audit(run)).status.success == 400
 

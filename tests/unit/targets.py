@@ -12,6 +12,7 @@ import msgspec
 
 from corral import gate, keys, questions
 from corral.answering import answer_to
+from corral.bitmap import Bitmap
 from corral.book import Book
 from corral.decoding import too_deep
 from corral.events import AnyEvent, decode_event, encode_event
@@ -35,6 +36,7 @@ from corral.runs import (
     status_of,
     worker_status,
 )
+from corral.selection import Selection
 from corral.snapshot import freeze, thaw
 from corral.tally import Counts
 from corral_tui.fold import Detail
@@ -67,6 +69,7 @@ RECORD = Record(
     seq=9,
     counts=Counts(total=3, pending=1, running=1, success=1),
     topics={"a.b": Counts(total=3, pending=1, running=1, success=1)},
+    selection=Selection([(7, [(0, 2), (5, 6)])], [(9, [(8, b"\x05")])]),
 )
 BEAT = Beat(
     id="w1", pool="p", host="h", pid=7, topics=["a"], slots=9, started_at=NOW, version="1", rss=1,
@@ -97,6 +100,10 @@ def show_record(record: Record) -> None:
     state.put_record(record)
     state.run(record.id, NOW)
     assert too_deep(bytes(record.body)) in (True, False)
+    if record.selection is not None:
+        some = {batch: Bitmap.of_range(0, 9) for batch in range(10)}
+        within = record.selection.within(some)
+        assert all(not bits.minus(some[batch]) for batch, bits in within.items())
 
 
 def show_beat(beat: Beat) -> None:

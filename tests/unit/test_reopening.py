@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from corral.answering import answer_to
 from corral.bitmap import EMPTY, Bitmap
+from corral.errors import TaskNotFound
 from corral.events import Interrupted, Reopened, RunEnded, encode_event
 from corral.history import Tasks
 from corral.jetstream.connection import Message
@@ -19,7 +20,7 @@ from corral.messages import ROOT, TaskId
 from corral.parts import split
 from corral.questions import Answer, Asker, Question, decode_questions, encode
 from corral.recovery import lost_ends
-from corral.reopening import brought_back, by_topic, plan, with_messages
+from corral.reopening import brought_back, by_topic, ended_badly, plan, select, with_messages
 from corral.subjects import Names
 from tests.unit.test_ledger import Story
 
@@ -62,6 +63,65 @@ def test_without_any_body_everything_comes_back_by_the_root(story: Story) -> Non
     back = plan(story.ledger.tree, {})
     assert back == {0: bits(0), 1: bits(1, 3), 3: bits(1, 2)}
     assert with_messages(story.ledger.tree, back) == {0: bits(0)}
+
+
+# --- a selection -------------------------------------------------------------------------------------
+
+
+def test_a_selection_brings_back_its_tasks_and_no_others(story: Story) -> None:
+    tree, bodies = story.ledger.tree, {1: bits(3), 3: bits(1, 2)}
+    one = select("r", tree, [(3, 2)], [])
+    assert plan(tree, bodies, one) == {3: bits(2)}
+    assert plan(tree, bodies, select("r", tree, [(3, 2), (1, 3), (3, 2)], [])) == {1: bits(3), 3: bits(2)}
+    for part in split(1, by_topic(tree, plan(tree, bodies, one)), 1):
+        story.store(part)
+    assert (story.counts.pending, story.counts.error) == (1, 2)
+    assert brought_back(story.ledger) == {3: bits(2)}
+
+
+def test_what_has_succeeded_is_passed_over(story: Story) -> None:
+    selection = select("r", story.ledger.tree, [(3, 0), (3, 1), (0, 0)], [])
+    assert plan(story.ledger.tree, {3: bits(1)}, selection) == {3: bits(1)}
+    assert plan(story.ledger.tree, {}, select("r", story.ledger.tree, [(3, 0), (0, 0)], [])) == {}
+    assert plan(story.ledger.tree, {}, select("r", story.ledger.tree, [], [])) == {}
+
+
+def test_who_sent_a_selected_task_comes_back_with_it_where_its_body_is_not_stored(story: Story) -> None:
+    tree = story.ledger.tree
+    one = select("r", tree, [(3, 2)], [])
+    assert plan(tree, {1: bits(1)}, one) == {1: bits(1), 3: bits(2)}
+    assert with_messages(tree, plan(tree, {1: bits(1)}, one)) == {1: bits(1)}
+    assert plan(tree, {}, one) == {0: bits(0), 1: bits(1), 3: bits(2)}
+
+
+def test_all_of_a_topic_can_be_selected() -> None:
+    story = Story()
+    batch = story.fans_out(3)
+    story.sends(batch, 3, 5, "other")
+    story.ends(batch, 0)
+    story.ends(batch, 1, 2, outcome="error")
+    story.ends(batch, 3, 4, topic="other", outcome="error")
+    story.root_ends((batch, 5))
+    story.store(RunEnded(0, status="failed"))
+    tree, bodies = story.ledger.tree, {batch: bits(1, 2, 3, 4)}
+    assert plan(tree, bodies, select("r", tree, [], ["other"])) == {batch: bits(3, 4)}
+    assert plan(tree, bodies, select("r", tree, [(batch, 1)], ["other"])) == {batch: bits(1, 3, 4)}
+    assert plan(tree, bodies, select("r", tree, [], [tree.topic])) == {}  # the root has succeeded
+    with pytest.raises(TaskNotFound, match="no task of topic 'nobody'"):
+        select("r", tree, [], ["other", "nobody"])
+
+
+def test_a_selection_of_everything_is_none(story: Story) -> None:
+    tree = story.ledger.tree
+    everything = [(batch, ordinal) for batch, ordinals in ended_badly(tree).items() for ordinal in ordinals]
+    assert select("r", tree, [*everything, (0, 0)], []) is None
+    assert select("r", tree, everything[1:], []) is not None
+
+
+@pytest.mark.parametrize("task", [(2, 0), (3, 3), (1, 4), (0, 1), (1, 1 << 60)])
+def test_a_task_that_the_run_does_not_have_is_named(story: Story, task: TaskId) -> None:
+    with pytest.raises(TaskNotFound, match=f"run r has no task {task[0]}-{task[1]}"):
+        select("r", story.ledger.tree, [(3, 1), task], [])
 
 
 def test_what_is_brought_back_is_what_the_events_say(story: Story) -> None:

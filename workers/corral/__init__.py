@@ -26,6 +26,7 @@ from corral.errors import (
     RunExists,
     RunNotFound,
     StorageFull,
+    TaskNotFound,
     Unconfirmed,
 )
 from corral.events import Receipt
@@ -72,6 +73,7 @@ __all__ = [  # noqa: RUF022  # grouped by concept
     "RunExists",
     "RunNotFound",
     "StorageFull",
+    "TaskNotFound",
     "Unconfirmed",
     "__version__",
 ]

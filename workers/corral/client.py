@@ -10,7 +10,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -224,6 +224,12 @@ class Client:
     ) -> Receipt | None:
         """Order a run to stop; see `Run.interrupt`."""
         return await self.operations.interrupt(run_id, reason=reason, wait=wait, kill_after=kill_after)
+
+    async def retry(
+        self, run_id: str, *, tasks: Iterable[str] | None = None, topics: Iterable[str] | None = None
+    ) -> int:
+        """Bring back what of an ended run ended as error or interrupted, or only some of it; see `Run.retry`."""
+        return await self.operations.retry(run_id, tasks=tasks, topics=topics)
 
     async def drain(self, *names: str, wait: bool = False) -> list[Departure]:
         """Tell workers to take nothing new, to let end what they execute, and to leave.

@@ -126,8 +126,8 @@ class Ending:
         await self._fold_to(None)
         if book.closed:
             return  # another bookkeeper has ended it meanwhile, and the ledger is gone
-        if book.ledger.round < round:
-            await self._begin_round(book, round)
+        if book.record is not None and book.ledger.round < round:
+            await self._begin_round(book, book.record)
         if not book.ledger.over:
             await self._fold_to(await self._say_ended(book, interrupted=interrupted and not book.ledger.finished))
         key_revision = await self._key_revision(book)
@@ -216,15 +216,15 @@ class Ending:
             await clear(self._connection, self._names, run_id, topic, below=below, count=count)
         return True
 
-    async def _begin_round(self, book: Book, round: int) -> None:
+    async def _begin_round(self, book: Book, record: Record) -> None:
         """The order to stop came in the middle of a retry: say all that it brings back, so that it can end.
 
         Else what its producer stores later would begin a round that nobody ends.
         """
-        await Reopener(self._connection, self._publisher, self._names).reopen(book.run_id, round, book.ledger)
+        await Reopener(self._connection, self._publisher, self._names).reopen(record, book.ledger)
         if book.marker is not None:
             # The order itself is on record only in the round that has begun; what it did is counted from here on.
-            ordered = events.Interrupted(round=round, by=book.marker.by, reason=book.marker.reason).cut()
+            ordered = events.Interrupted(round=record.round, by=book.marker.by, reason=book.marker.reason).cut()
             subject = self._names.event(book.run_id, events.kind(ordered))
             await self._publisher.store(subject, events.encode_event(ordered))
         await self._fold_to(None)
@@ -283,6 +283,7 @@ class Ending:
             interrupted_by=ledger.interrupt.by if ledger.interrupt else record.interrupted_by,
             interrupt_reason=ledger.interrupt.reason if ledger.interrupt else record.interrupt_reason,
             receipt=ledger.receipt,
+            selection=None,
         )
         if await self._write(book, final, ttl=self._settings.retention):
             self._books.close(book.run_id, book.revision)

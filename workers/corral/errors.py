@@ -136,6 +136,34 @@ class NotEnded(CorralError):
         return f"run {self.run_id} has not ended: wait for its end, or interrupt it"
 
 
+class TaskNotFound(CorralError):
+    """The run has no such task, or none of such a topic; nothing was changed."""
+
+    def __init__(self, run_id: str, what: str) -> None:
+        super().__init__(run_id, what)
+        self.run_id = run_id
+        self.what = what
+
+    def __str__(self) -> str:
+        shown = self.what if len(self.what) <= 80 else f"{self.what[:77]}..."
+        return f"run {self.run_id} has no {shown}"
+
+
+class SelectionTooLarge(CorralError):
+    """A selection of tasks that does not fit into the record of its run; nothing was changed."""
+
+    def __init__(self, run_id: str, tasks: int) -> None:
+        super().__init__(run_id, tasks)
+        self.run_id = run_id
+        self.tasks = tasks
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tasks:,} tasks of run {self.run_id} are scattered over more than its record can keep: "
+            "retry fewer at once, or all that failed"
+        )
+
+
 class Unreadable(CorralError, msgspec.DecodeError):
     """Something stored or sent by others is not what it should be: damaged, forged, or of a newer version."""
 

@@ -61,8 +61,8 @@ class EventLog:
                             yield _task_error(failed, found.at)
         finally:
             await reader.close()
-        if record.counts.error and not seen:
-            raise EventsExpired(run_id)
+        if record.counts.error and not seen and (await self._operations.record(run_id)).round == record.round:
+            raise EventsExpired(run_id)  # and it is not that a retry has brought them back meanwhile
 
     async def events(self, run_id: str, *, follow: bool = False) -> AsyncIterator[StoredEvent]:
         """See `Client.events`."""

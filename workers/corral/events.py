@@ -169,8 +169,7 @@ class Reopened(Event, tag="reopened", frozen=True):
         for _, _, spans in self.tasks:
             check_ranges(spans)
         for _, _, pages in self.bits:
-            if any(first + 8 * len(bits) > MOST for first, bits in pages):
-                raise ValueError("ordinals beyond the most that a batch can have")
+            check_bits(pages)
 
 
 class Interrupted(Event, tag="interrupted", frozen=True):
@@ -296,6 +295,12 @@ def check_ranges(spans: Iterable[Range]) -> None:
         if not end <= first < last:
             raise ValueError("ranges that do not ascend")
         end = last
+
+
+def check_bits(pages: Iterable[tuple[int, bytes]]) -> None:
+    """ValueError if pages of bits, (first, bits), go beyond the most that a batch can have."""
+    if any(first + 8 * len(bits) > MOST for first, bits in pages):
+        raise ValueError("ordinals beyond the most that a batch can have")
 
 
 def layout(topics: list[str]) -> tuple[list[str], str]:

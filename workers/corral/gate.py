@@ -152,7 +152,8 @@ class Gate:
 
     async def _status(self, data: bytes) -> _Answer:
         record = await self._operations.record(_decode_status(data).run, leader=True)
-        return _Answer(record=msgspec.Raw(encode(msgspec.structs.replace(record, body=msgspec.Raw(b"null")))))
+        shown = msgspec.structs.replace(record, body=msgspec.Raw(b"null"), selection=None)
+        return _Answer(record=msgspec.Raw(encode(shown)))
 
 
 def _refusal(error: CorralError) -> _Answer:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any, TypeVar
 
 import msgspec
 
 from corral import events
-from corral.errors import AmbiguousRun, Conflict, RunNotFound, Unconfirmed
+from corral.errors import AmbiguousRun, BadName, Conflict, RunNotFound, Unconfirmed
 from corral.events import Receipt
 from corral.jetstream.connection import Connection
 from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.jetstream.topology import clear, last_sequence, queue_counts
+from corral.messages import TaskId, parse_task
 from corral.processor import Processor, Topic
-from corral.retrying import Retrier
+from corral.retrying import Chosen, Retrier
 from corral.runs import Marker, Record, RunStatus, decode_marker, decode_record, encode, status_of
 from corral.settings import Settings
 from corral.starter import OnDuplicate, Starter
-from corral.subjects import Names, check_reason, check_run_id, interrupt_key, run_key
+from corral.subjects import Names, check_reason, check_run_id, check_topic, interrupt_key, run_key
 
 M = TypeVar("M")
 
@@ -73,18 +74,25 @@ class Run:
         """
         return await self._operations.interrupt(self.id, reason=reason, wait=wait, kill_after=kill_after)
 
-    async def retry(self) -> int:
+    async def retry(self, *, tasks: Iterable[str] | None = None, topics: Iterable[str] | None = None) -> int:
         """Bring back what ended as error or interrupted, in this same run; how many tasks that are.
 
         Errors come back with their stored bodies; what an interrupt removed comes back by running again the task that
         sent it, which must send the same as before.
 
+        With `tasks` (each as `TaskError.task` has it: "batch-ordinal") or `topics` only these tasks, or all of these
+        topics; the rest stays as it ended. Of these, what has succeeded is passed over. A task that has to send some of
+        them again comes back as well, and is counted.
+
         Raises:
             NotEnded: the run is still live.
             DuplicateRun: another run holds its unique key now.
             EventsExpired: the run's events are gone.
+            BadName: what is no task, or no topic, by its form.
+            TaskNotFound: the run has no such task, or none of such a topic.
+            SelectionTooLarge: so many scattered tasks can only be retried in several steps, or with all others.
         """
-        return await self._operations.retry(self.id)
+        return await self._operations.retry(self.id, tasks=tasks, topics=topics)
 
     def __repr__(self) -> str:
         return f"<run {self.id}>"
@@ -209,8 +217,11 @@ class Operations:
 
     # --- act ---------------------------------------------------------------------------------------
 
-    async def retry(self, run_id: str) -> int:
+    async def retry(
+        self, run_id: str, *, tasks: Iterable[str] | None = None, topics: Iterable[str] | None = None
+    ) -> int:
         """See `Run.retry`."""
+        chosen = _chosen(tasks, topics)
         entry = await self.records.get(run_key(check_run_id(run_id)), leader=True)
         if entry is None:
             raise RunNotFound(run_id)
@@ -222,7 +233,7 @@ class Operations:
             self.starter,
             retention=self.settings.retention,
         )
-        return await retrier.retry(run_id, decode_record(entry.value), entry.revision)
+        return await retrier.retry(run_id, decode_record(entry.value), entry.revision, chosen)
 
     async def interrupt(
         self, run_id: str, *, reason: str | None = None, wait: bool = False, kill_after: float | None = None
@@ -281,3 +292,20 @@ class Operations:
     async def close(self) -> None:
         """Let go of the connection, which stays open."""
         await self.publisher.close()
+
+
+def _chosen(tasks: Iterable[str] | None, topics: Iterable[str] | None) -> Chosen | None:
+    """What a retry is limited to; None if it is not."""
+    if tasks is None and topics is None:
+        return None
+    for given in (tasks, topics):
+        if isinstance(given, str):
+            raise TypeError(f"several are expected, as a list: [{given!r}]")
+    return Chosen([_task(text) for text in tasks or ()], [check_topic(topic) for topic in topics or ()])
+
+
+def _task(text: str) -> TaskId:
+    try:
+        return parse_task(text)
+    except ValueError:
+        raise BadName("task", text, "it is batch-ordinal, such as 41-7") from None

@@ -57,7 +57,7 @@ def split(round: int, back: Iterable[tuple[str, int, Bitmap]], limit: int) -> li
     """The events that name all of (topic, batch, ordinals), each of at most about `limit` bytes."""
     parts: list[_Part] = [_Part()]
     for topic, batch, bits in back:
-        for piece in _pieces(bits):
+        for piece in pieces(bits):
             parts[-1].add(topic, batch, piece)
             if parts[-1].size >= limit:
                 parts.append(_Part())
@@ -76,11 +76,12 @@ def split(round: int, back: Iterable[tuple[str, int, Bitmap]], limit: int) -> li
     ]
 
 
-_Piece = list[Range] | tuple[int, bytes]
+Piece = list[Range] | tuple[int, bytes]
 """One page of ordinals, as ranges or as bits."""
 
 
-def _pieces(bits: Bitmap) -> Iterator[_Piece]:
+def pieces(bits: Bitmap) -> Iterator[Piece]:
+    """Page by page, each as ranges or as (first, bits), whichever is shorter."""
     for page, packed in sorted(bits.packed().items()):
         first = page * bitmap.PAGE
         number = int.from_bytes(packed, "little")
@@ -91,6 +92,13 @@ def _pieces(bits: Bitmap) -> Iterator[_Piece]:
             yield first, packed
 
 
+def append(spans: list[Range], piece: list[Range]) -> None:
+    """Add the ranges of the next page; if it goes on from the page before, the range does."""
+    if spans and spans[-1][1] == piece[0][0]:
+        piece = [(spans.pop()[0], piece[0][1]), *piece[1:]]
+    spans.extend(piece)
+
+
 class _Part:
     """A part that is being written."""
 
@@ -99,12 +107,9 @@ class _Part:
         self.tasks: list[tuple[str, int, list[Range]]] = []
         self.bits: list[tuple[str, int, list[tuple[int, bytes]]]] = []
 
-    def add(self, topic: str, batch: int, piece: _Piece) -> None:
+    def add(self, topic: str, batch: int, piece: Piece) -> None:
         if isinstance(piece, list):
-            spans = self._of(self.tasks, topic, batch)
-            if spans and spans[-1][1] == piece[0][0]:  # it goes on from the page before
-                piece = [(spans.pop()[0], piece[0][1]), *piece[1:]]
-            spans.extend(piece)
+            append(self._of(self.tasks, topic, batch), piece)
         else:
             self._of(self.bits, topic, batch).append(piece)
         self.size += len(msgspec.json.encode(piece))

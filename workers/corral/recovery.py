@@ -112,6 +112,8 @@ class Recovery:
     async def _move(self, book: Book, record: Record, state: State) -> None:
         undone = record.round - 1 if state == "final" else record.round
         moved = msgspec.structs.replace(record, state=state, round=undone)
+        if state == "final":
+            moved = msgspec.structs.replace(moved, selection=None)
         try:
             await self._records.update(run_key(record.id), encode(moved), book.revision, ttl=self._ttl(state))
         except Conflict:

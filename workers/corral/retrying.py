@@ -3,7 +3,8 @@
     record `reopening` -> unique key -> record `queued` -> `Reopened` -> messages -> record `running`
 
 Until `queued` a retry can be undone, by writing the old record; from then on it is only finished, by whoever comes
-by. What is brought back follows from the events alone, so everybody who goes on with it finds the same.
+by. What is brought back follows from the events alone; what a retry is limited to, if it is, stands in the record from
+the first step on. So everybody who goes on with it finds the same.
 
 A run may have millions of tasks, and as many stored bodies. Of these nobody keeps more than a window: a first pass
 over the errors finds out whose body is stored, a second one publishes. How far it has come stands in the record, and
@@ -13,25 +14,27 @@ each note of it is a compare-and-set: so another one can go on there, and of two
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Sequence
 from contextlib import aclosing
+from typing import NamedTuple
 
 import msgspec
 
 from corral import events
 from corral.bitmap import Bitmap
-from corral.errors import Conflict, DuplicateRun, EventsExpired, NotEnded, Unconfirmed
+from corral.errors import Conflict, DuplicateRun, EventsExpired, NotEnded, SelectionTooLarge, Unconfirmed
 from corral.events import Reopened
-from corral.history import StoredBody, Tasks, read_ledger, stored_bodies
+from corral.history import Tasks, read_ledger, stored_bodies
 from corral.jetstream.connection import Connection
-from corral.jetstream.publisher import Publisher, Window
+from corral.jetstream.publisher import Publisher
 from corral.jetstream.records import Records
 from corral.jetstream.topology import queue_counts
 from corral.ledger import Ledger
-from corral.messages import ROOT, encode_task
+from corral.messages import RESERVE, ROOT, TaskId, encode_task
 from corral.parts import split
-from corral.reopening import Back, brought_back, by_topic, plan, with_messages
+from corral.reopening import Back, brought_back, by_topic, ended_badly, plan, select, with_messages
 from corral.runs import Record, counted, decode_record, encode
+from corral.sending import Sending
 from corral.starter import Starter
 from corral.subjects import Names, run_key
 
@@ -41,10 +44,13 @@ PART = 512 * 1024
 """Bytes of one `Reopened`, about, where the server takes that much."""
 ALL = -1
 """`Record.resent` when there is nothing left to publish but the root, which comes last."""
-WINDOW = 2_000
-"""Messages that are confirmed together, at most;"""
-WINDOW_BYTES = 4 * 1024 * 1024
-"""and their bytes, about."""
+
+
+class Chosen(NamedTuple):
+    """What a user limits a retry to: these tasks, and all of these topics."""
+
+    tasks: Sequence[TaskId] = ()
+    topics: Sequence[str] = ()
 
 
 class Reopener:
@@ -69,17 +75,17 @@ class Reopener:
         """The events that say so."""
         return split(round, by_topic(ledger.tree, back), min(PART, self._connection.max_payload // 2))
 
-    async def reopen(self, run_id: str, round: int, ledger: Ledger) -> Back:
-        """Store the missing ones for a run whose record has come to this round; what they bring back.
+    async def reopen(self, record: Record, ledger: Ledger) -> Back:
+        """Store the missing ones for a run whose record has come to a round; what they bring back.
 
         The ledger is the run's before this round; or in it, perhaps only meanwhile: then there is nothing to store.
         """
-        bodies = await self.bodies(run_id, ledger) if ledger.round < round else {}
-        if ledger.round >= round:
+        bodies = await self.bodies(record.id, ledger) if ledger.round < record.round else {}
+        if ledger.round >= record.round:
             return brought_back(ledger)
-        back = plan(ledger.tree, bodies)
-        missing = [part for part in self.parts(round, ledger, back) if not ledger.parts.has(part)]
-        await self.store(run_id, missing)
+        back = plan(ledger.tree, bodies, record.selection)
+        missing = [part for part in self.parts(record.round, ledger, back) if not ledger.parts.has(part)]
+        await self.store(record.id, missing)
         return back
 
     async def store(self, run_id: str, parts: list[Reopened]) -> None:
@@ -109,23 +115,33 @@ class Retrier:
         self._retention = retention
         self._reopener = Reopener(connection, publisher, names)
 
-    async def retry(self, run_id: str, record: Record, revision: int) -> int:
-        """Bring back what ended as error or interrupted; how many tasks that are. 0: nothing did, and nothing was done.
+    async def retry(self, run_id: str, record: Record, revision: int, chosen: Chosen | None = None) -> int:
+        """Bring back what ended as error or interrupted, and was chosen; how many tasks that are.
+
+        0: nothing did, and nothing was done. Those who have to send some of them again are among the tasks.
 
         Raises:
             NotEnded: the run is still live.
             DuplicateRun: another run holds its unique key now; nothing was changed.
             EventsExpired: the run's events are gone.
+            TaskNotFound: the run has no such task, or none of such a topic.
+            SelectionTooLarge: more scattered tasks than the record can keep; nothing was changed.
         """
         if record.state != "final":
             raise NotEnded(run_id)
         ledger = await read_ledger(self._connection, self._names, run_id, record.topic)
         if ledger.counts()[0] != record.counts:
-            raise EventsExpired(run_id)
-        back = plan(ledger.tree, await self._reopener.bodies(run_id, ledger))
+            now = await self._records.get(run_key(run_id), leader=True)
+            # Somebody else has retried it meanwhile.
+            raise EventsExpired(run_id) if now is None or now.revision == revision else NotEnded(run_id)
+        selection = None if chosen is None else select(run_id, ledger.tree, chosen.tasks, chosen.topics)
+        back = plan(ledger.tree, await self._reopener.bodies(run_id, ledger), selection)
         if not back:
             return 0
-        reopening = msgspec.structs.replace(record, state="reopening", round=record.round + 1, claim=None, resent=0)
+        reopening = msgspec.structs.replace(
+            record, state="reopening", round=record.round + 1, claim=None, resent=0, selection=selection
+        )
+        self._check_room(reopening, ledger)
         try:
             revision = await self._records.update(run_key(run_id), encode(reopening), revision)
         except Conflict:
@@ -138,15 +154,22 @@ class Retrier:
         try:
             revision = await self._records.update(run_key(run_id), encode(queued), revision)
         except Conflict:
-            queued, revision = await self._look_again(run_id, reopening.round)
+            queued, revision = await self._look_again(reopening, back)
         await self._reopener.store(run_id, parts)
         await self._send(queued, revision, ledger, back)
         return sum(bits.count() for bits in back.values())
 
     async def finish(self, record: Record, revision: int, ledger: Ledger) -> None:
         """All steps after `queued`, as far as they are not done. `ledger` has folded all that is stored of the run."""
-        back = await self._reopener.reopen(record.id, record.round, ledger)
+        back = await self._reopener.reopen(record, ledger)
         await self._send(record, revision, ledger, back)
+
+    def _check_room(self, reopening: Record, ledger: Ledger) -> None:
+        """SelectionTooLarge if the record, which goes on growing, does not fit into a message with its selection."""
+        most = self._connection.max_payload
+        if reopening.selection is not None and len(encode(reopening)) > most - min(RESERVE, most // 16) // 2:
+            selected = reopening.selection.within(ended_badly(ledger.tree))
+            raise SelectionTooLarge(reopening.id, sum(bits.count() for bits in selected.values()))
 
     # --- messages ----------------------------------------------------------------------------------
 
@@ -156,7 +179,7 @@ class Retrier:
         root = left.take(ROOT)
         if root and record.resent == ALL and await queue_counts(self._connection, self._names, record.id):
             return  # everything waits in the queue, the root too
-        sending = _Sending(self._publisher.window(), self._records, self._names, record, revision)
+        sending = Sending(self._publisher.window(), self._records, self._names, record, revision)
         sending.pause = self._publisher.timeout / 2
         try:
             await sending.note(record.resent)  # from here on, who was at it before finds out
@@ -173,7 +196,7 @@ class Retrier:
         finally:
             sending.close()
 
-    async def _send_errors(self, record: Record, ledger: Ledger, left: Tasks, sending: _Sending) -> None:
+    async def _send_errors(self, record: Record, ledger: Ledger, left: Tasks, sending: Sending) -> None:
         """Publish the messages of these tasks, which ended as error."""
         async with aclosing(stored_bodies(self._connection, self._names, record.id)) as batches:
             async for batch in batches:
@@ -201,86 +224,31 @@ class Retrier:
             log.info("the retry was undone already", extra={"run": old.id, "round": reopening.round})
         raise DuplicateRun(old.unique, holder)
 
-    async def _look_again(self, run_id: str, round: int) -> tuple[Record, int]:
+    async def _look_again(self, reopening: Record, back: Back) -> tuple[Record, int]:
         """What somebody else has made of the record, if that is the step that was refused."""
-        entry = await self._records.get(run_key(run_id), leader=True)
-        record = decode_record(entry.value) if entry is not None else None
-        if entry is None or record is None or record.round != round:
-            raise Unconfirmed(f"the retry of run {run_id} took so long that it was undone; retry it again")
-        return record, entry.revision
+        entry = await self._records.get(run_key(reopening.id), leader=True)
+        if entry is not None and await self._is_same(decode_record(entry.value), reopening, back):
+            return decode_record(entry.value), entry.revision
+        raise Unconfirmed(f"the retry of run {reopening.id} took so long that it was undone; retry it again")
 
-
-class _Sending:
-    """Messages on their way, a window at a time, and how far they have come."""
-
-    def __init__(self, window: Window, records: Records, names: Names, record: Record, revision: int) -> None:
-        self.pause = 5.0
-        """Seconds without a note after which there is one for the sake of it."""
-        self._window = window
-        self._records = records
-        self._names = names
-        self._record = record
-        self._revision = revision
-        self._bytes = 0
-        self._last = 0
-        self._noted_at = 0.0
-
-    async def send(self, topic: str, each: StoredBody) -> bool:
-        """Publish the message of a task; False if its body cannot be read."""
-        body = each.body()
-        if body is None:
+    async def _is_same(self, record: Record, reopening: Record, back: Back) -> bool:
+        """Whether a record is of this very retry, and not of one that came after it was undone."""
+        if record.round != reopening.round or record.state == "reopening":
             return False
-        message = encode_task(each.task, self._record.round, body)
-        await self._window.add(self._names.task(self._record.id, topic), message)
-        self._last = each.stored.sequence
-        self._bytes += len(message)
-        if self._window.count >= WINDOW or self._bytes >= WINDOW_BYTES:
-            await self.settle()
-        return True
-
-    async def settle(self) -> None:
-        """Wait until all is stored, and note that; Conflict as `note`."""
-        if self._window.count:
-            await self._window.settle()
-            self._bytes = 0
-            await self.note(self._last)
-
-    async def note_in_time(self) -> None:
-        """Give a sign of life where nothing was sent for long; Conflict as `note`."""
-        if time.monotonic() - self._noted_at > self.pause:
-            await self.note(self._record.resent)
-
-    async def note(self, sequence: int) -> None:
-        """Note up to which stored error all have their messages; Conflict if somebody else has written the record."""
-        await self._write(msgspec.structs.replace(self._record, resent=sequence, updated_at=time.time()))
-
-    async def run(self) -> None:
-        """Without a root that claims the run, it runs from here on; Conflict as `note`."""
-        await self._write(msgspec.structs.replace(self._record, state="running"))
-
-    def close(self) -> None:
-        """Wait for nothing any more."""
-        self._window.abandon()
-
-    async def _write(self, record: Record) -> None:
-        if self._record.state != "queued":
-            raise Conflict(run_key(record.id))
-        self._revision = await self._records.update(run_key(record.id), encode(record), self._revision)
-        self._record = record
-        self._noted_at = time.monotonic()
+        if record.state == "queued":
+            return record.selection == reopening.selection
+        ledger = await read_ledger(self._connection, self._names, record.id, record.topic)
+        return ledger.round == record.round and brought_back(ledger) == back
 
 
 def _queued(reopening: Record, ledger: Ledger) -> Record:
-    """The record of a run that is brought back."""
-    return msgspec.structs.replace(
-        counted(reopening, ledger, {}, root_running=False),
-        state="queued",
-        finished_at=None,
-        receipt=None,
-        interrupted_by=None,
-        interrupt_reason=None,
-        status="",
+    """The record of a run that is brought back. If some of it stays interrupted, so does who ordered that."""
+    queued = msgspec.structs.replace(
+        counted(reopening, ledger, {}, root_running=False), state="queued", finished_at=None, receipt=None, status=""
     )
+    if queued.counts.interrupted:
+        return queued
+    return msgspec.structs.replace(queued, interrupted_by=None, interrupt_reason=None)
 
 
 def _open(back: Back, record: Record, ledger: Ledger) -> Back:

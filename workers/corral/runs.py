@@ -19,6 +19,7 @@ from corral.errors import Unreadable
 from corral.events import Receipt
 from corral.ledger import Counts, Ledger, TaskState
 from corral.messages import TaskId, task_text
+from corral.selection import Selection
 
 State = Literal["starting", "queued", "running", "ending", "interrupting", "final", "aborted", "reopening"]
 Status = Literal["queued", "running", "interrupting", "success", "failed", "interrupted"]
@@ -70,6 +71,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     -1: all have, and only the root's is missing.
     """
+    selection: Selection | None = None
+    """What the retry that began this round is limited to, until the run has ended again; None: everything."""
 
     @property
     def live(self) -> bool:

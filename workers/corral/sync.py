@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -62,9 +62,9 @@ class SyncRun:
         """See `Run.interrupt`."""
         return self._loop.call(self._run.interrupt(reason, wait, kill_after=kill_after))
 
-    def retry(self) -> int:
+    def retry(self, *, tasks: Iterable[str] | None = None, topics: Iterable[str] | None = None) -> int:
         """See `Run.retry`."""
-        return self._loop.call(self._run.retry())
+        return self._loop.call(self._run.retry(tasks=tasks, topics=topics))
 
     def __repr__(self) -> str:
         return repr(self._run)
@@ -176,6 +176,10 @@ class SyncClient:
     ) -> Receipt | None:
         """See `Client.interrupt`."""
         return self._loop.call(self._client.interrupt(run_id, reason=reason, wait=wait, kill_after=kill_after))
+
+    def retry(self, run_id: str, *, tasks: Iterable[str] | None = None, topics: Iterable[str] | None = None) -> int:
+        """See `Client.retry`."""
+        return self._loop.call(self._client.retry(run_id, tasks=tasks, topics=topics))
 
     def drain(self, *names: str, wait: bool = False) -> list[Departure]:
         """See `Client.drain`."""

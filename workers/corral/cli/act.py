@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 
 from corral.cli import exits
 from corral.cli.commands import command
+from corral.cli.exits import Wrong
 from corral.cli.options import Json, KillAfter, Namespace, RunName, Server, Timeout
 from corral.cli.output import duration, note, plural, refusal, say, write_json
 from corral.cli.progress import warned_if_unserved
@@ -159,11 +161,21 @@ def _listed(targets: list[Run]) -> str:
 @command(
     "corral retry last                                   # what failed or was interrupted; the rest stays done",
     "corral retry 7f3k --wait --timeout 600              # exit 0, 1 (errors), 5 (interrupted), 6 (timeout)",
+    "corral retry last --task 41-7 --task 41-9           # only these; `corral errors` has their names",
+    """corral errors last --json | jq -r '.[] | select(.type == "OSError").task' | corral retry last --task -""",
+    "corral retry last --topic invoice.print",
     "corral retry last --json | jq .brought_back",
 )
 def retry(
     name: RunName,
     *,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="TASK", help="Only this task, or several; '-' reads them from standard input."),
+    ] = None,
+    topics: Annotated[
+        list[str] | None, typer.Option("--topic", metavar="TOPIC", help="Only tasks of this topic, or of several.")
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Until the run has ended again: exit 0 success, 1 errors, 5 interrupted.")
     ] = False,
@@ -177,16 +189,20 @@ def retry(
     What has succeeded stays done. Errors come back with the message that they had; what an interrupt removed is sent
     again by the tasks that had sent it, which must send the same as before. A run with a unique key needs that key:
     exit 3 if another run holds it now.
+
+    With --task and --topic only these tasks are brought back, as far as they have not succeeded, and who has to send
+    some of them again. The rest stays as it ended.
     """
     if timeout is not None and not wait:
         raise typer.BadParameter("it goes with --wait", param_hint="--timeout")
+    selected = _tasks(tasks) if tasks else None
 
     async def work() -> int:
         async with connected(server, namespace) as client:
             found = await client.find(name)
-            brought_back = await _retry(found, json=json)
+            brought_back = await _retry(found, selected, topics or None, json=json)
             if not json:
-                say(f"{found.id}: {_brought_back_text(brought_back)}")
+                say(f"{found.id}: {_brought_back_text(brought_back, limited=bool(tasks or topics))}")
             elif not wait:
                 status = (await found.status()).status
                 write_json({"run": found.id, "brought_back": brought_back, "status": status})
@@ -195,11 +211,22 @@ def retry(
     return run(work())
 
 
-async def _retry(target: Run, *, json: bool) -> int:
+def _tasks(given: list[str]) -> list[str]:
+    """The tasks themselves, those on standard input among them."""
+    if "-" not in given:
+        return given
+    try:
+        read = sys.stdin.read()
+    except (OSError, ValueError) as error:
+        raise Wrong(f"standard input cannot be read: {error}") from None
+    return [*(task for task in given if task != "-"), *read.split()]
+
+
+async def _retry(target: Run, tasks: list[str] | None, topics: list[str] | None, *, json: bool) -> int:
     look = f"`corral show {target.id}` says how it stands; the same command again does no harm."
     try:
         with in_doubt(f"the retry of run {target.id}", look):
-            return await target.retry()
+            return await target.retry(tasks=tasks, topics=topics)
     except DuplicateRun as held:
         if json:
             write_json(refusal(held))
@@ -209,5 +236,7 @@ async def _retry(target: Run, *, json: bool) -> int:
         raise
 
 
-def _brought_back_text(count: int) -> str:
-    return f"{plural(count, 'task')} brought back" if count else "nothing to bring back, everything has succeeded"
+def _brought_back_text(count: int, *, limited: bool) -> str:
+    if count:
+        return f"{plural(count, 'task')} brought back"
+    return f"nothing to bring back, {'what was selected' if limited else 'everything'} has succeeded"

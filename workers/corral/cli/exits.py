@@ -73,7 +73,13 @@ def explain(error: CorralError) -> Explained | None:  # noqa: C901, PLR0911  # o
             return Explained(UNKNOWN, ["Was it stored by a newer version? `corral --version` says which one this is."])
         case CannotWrite():
             return Explained(NO_OUTPUT)
-        case errors.RunNotFound() | errors.AmbiguousRun() | errors.NotEnded() | errors.WorkerNotFound():
+        case (
+            errors.RunNotFound()
+            | errors.AmbiguousRun()
+            | errors.NotEnded()
+            | errors.TaskNotFound()
+            | errors.WorkerNotFound()
+        ):
             return Explained(WRONG, _about_name(error))
         case errors.AlreadyRunning():
             return Explained(WRONG, ["All other commands find it by themselves: there is nothing to start."])
@@ -82,7 +88,13 @@ def explain(error: CorralError) -> Explained | None:  # noqa: C901, PLR0911  # o
                 WRONG, ["APP is a module, module:attribute or file.py, looked up from the current folder."]
             )
         case (
-            errors.BadName() | errors.BadMessage() | errors.BadApp() | errors.RunExists() | errors.TooLarge() | Wrong()
+            errors.BadName()
+            | errors.BadMessage()
+            | errors.BadApp()
+            | errors.RunExists()
+            | errors.TooLarge()
+            | errors.SelectionTooLarge()
+            | Wrong()
         ):
             return Explained(WRONG)
         case _:
@@ -97,6 +109,8 @@ def _about_name(error: CorralError) -> Sequence[str]:
             return ["Give more of the id."]
         case errors.WorkerNotFound():
             return ["`corral workers` lists workers and pools. Runs are stopped by `corral interrupt`."]
+        case errors.TaskNotFound(run_id=run):
+            return [f"`corral errors {run}` lists the tasks that ended as error, `corral show {run}` the topics."]
         case errors.NotEnded(run_id=live):
             return [f"`corral show {live} --follow` waits for its end, `corral interrupt {live} --wait` stops it."]
         case _:
