@@ -16,7 +16,7 @@ from corral.events import Receipt, bucket
 from corral.leaving import Departure, How
 from corral.ledger import Counts
 from corral.messages import TaskId
-from corral.runs import Beat, Record
+from corral.runs import Beat, Execution, Record
 from corral_tui.diagnosis import Diagnosis
 from corral_tui.fold import Detail
 from corral_tui.replay import History
@@ -228,8 +228,23 @@ def busy_state() -> State:
         )
     for number in range(1, 9):
         tasks = {"7qk2mzt4w9ha": {"reindex-entity": 70}, "3fbn81xcp6te": {"import-csv.row": 6 + number}}
-        state.beat(beat(f"ws1-4021-{number}", tasks, roots=["7qk2mzt4w9ha"] if number == 1 else []), NOW - 0.4)
+        # The first one executes the root, and a task that takes long.
+        roots, longest = ["7qk2mzt4w9ha"], [Execution("7qk2mzt4w9ha", "reindex", (0, 0), 14.6), takes_long(11.2)]
+        state.beat(
+            beat(
+                f"ws1-4021-{number}",
+                tasks,
+                roots=roots if number == 1 else [],
+                longest=longest if number == 1 else [Execution("3fbn81xcp6te", "import-csv.row", (9_000, number), 1.3)],
+            ),
+            NOW - 0.4,
+        )
     return state
+
+
+def takes_long(seconds: float) -> Execution:
+    """A task of the big run that a worker executes."""
+    return Execution("7qk2mzt4w9ha", "reindex-entity", (1_000, 628_500), seconds)
 
 
 def look_into(state: State, run_id: str = "7qk2mzt4w9ha") -> State:

@@ -11,7 +11,7 @@ from corral import events
 from corral.doctor.facts import Bookkeeper, ConsumerFacts, Facts, Look, RunFacts, StreamFacts, WorkerFacts
 from corral.doctor.finding import Finding
 from corral.events import AnyEvent, Receipt
-from corral.runs import Beat, Record
+from corral.runs import Beat, Execution, Record
 from corral_tui.diagnosis import Diagnosis
 from corral_tui.fold import Detail
 from corral_tui.screens.replay import ReplayScreen
@@ -264,8 +264,11 @@ def crew() -> PlainSource:
     source = working_day()
     state = source.state
     tasks = {BIG: {"reindex-entity": 70}}
-    state.beat(beat("ws1-4021-3", tasks, blocked=12.4, blocked_by="reindex-entity 7qk2mzt4w9ha 1000-512"), NOW - 0.3)
-    state.beat(beat("ws1-4021-4", {"c1yq6xk3na4e": {"thumbnail": 3}}, stopping=["c1yq6xk3na4e"]), NOW - 0.2)
+    longest = [Execution(BIG, "reindex-entity", (1_000, 600_000 + 977 * n), 12.4 - 0.9 * n) for n in range(10)]
+    blocked = {"blocked": 12.4, "blocked_by": "reindex-entity 7qk2mzt4w9ha 1000-600000", "longest": longest}
+    state.beat(beat("ws1-4021-3", tasks, **blocked), NOW - 0.3)
+    leaves = {"leaves": "drain", "leaves_by": "ana@ws1", "stopping": ["c1yq6xk3na4e"]}
+    state.beat(beat("ws1-4021-4", {"c1yq6xk3na4e": {"thumbnail": 3}}, **leaves), NOW - 0.2)
     state.beat(beat("ws1-4021-5", tasks, waiting=2, settings={"ack_wait": 2.0}), NOW - 0.2)
     state.beat(beat("ws2-77-1", {}, pool="ws2-77", host="ws2"), NOW - 0.6)
     state.beat(beat("ws2-77-2", tasks, pool="ws2-77", host="ws2"), NOW - 9)

@@ -64,7 +64,7 @@ async def test_where_all_is_well_the_numbers_are_shown() -> None:
         await stage.tick()
         assert "✓ nothing is wrong" in stage.text()
         assert "400 MB of 4.0 GB" in stage.line_with("corral_TASKS")
-        assert "answered in 3 ms" in stage.line_with("bookkeeper  ws1-4021")
+        assert "answered in 3 ms" in stage.line_with("bookkeeper    ws1-4021")
         await stage.press("escape")
         assert "Why is nothing moving?" not in stage.text()
 
@@ -153,9 +153,9 @@ async def test_workers_say_what_they_do_at_every_size(size: tuple[int, int]) -> 
 
 def test_no_bookkeeper_is_said_and_one_without_workers_is_named() -> None:
     workers = busy_state().workers(NOW)
-    assert "no bookkeeper" in "".join(map(plain, summary_lines(workers, "")))
-    assert "bookkeeper-1 keeps the books" in "".join(map(plain, summary_lines(workers, "bookkeeper-1")))
-    assert "keep" not in "".join(map(plain, summary_lines(workers, None)))
+    assert "no bookkeeper" in "".join(map(plain, summary_lines(workers, "", 118)))
+    assert "bookkeeper-1 keeps the books" in "".join(map(plain, summary_lines(workers, "bookkeeper-1", 118)))
+    assert "keep" not in "".join(map(plain, summary_lines(workers, None, 118)))
 
 
 def test_a_worker_that_waits_for_room_or_is_still_stopping_something_says_so() -> None:
@@ -166,7 +166,9 @@ def test_a_worker_that_waits_for_room_or_is_still_stopping_something_says_so() -
         zip([column.name for column in worker_columns(200)], worker_row(worker, worker_columns(200), NOW), strict=True)
     )
     assert plain(cells["state"]) == "‖ no room"
-    assert "the queue is full: 2 tasks that send wait for room" in "".join(map(plain, summary_lines([worker], None)))
+    assert "the queue is full: 2 tasks that send wait for room" in "".join(
+        map(plain, summary_lines([worker], None, 118))
+    )
     said = "\n".join(map(plain, worker_lines(worker, NOW)))
     assert "still stops r1" in said
     assert "set otherwise: ack_wait=2" in said

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 NARROW, WIDE = 100, 160
 """Columns of a terminal below which only the essential is shown, and from which on there is room."""
+SMALL = 76
+"""Columns below which times and intervals get shorter, and lists lose what can be missed."""
 PERCENT = 5
 """Cells of the percentage behind a bar, with the space before it."""
 
@@ -173,10 +175,13 @@ def share_columns(width: int, most: int) -> tuple[Column, ...]:
         Column("error", "ERROR", 7, right=True),
         Column("stopped", "STOPPED", 7, right=True),
         Column("last", "LAST END", 9, right=True),
+        Column("longest", "AT WORK FOR LONGEST", 20),
     )
     if width < NARROW:
-        columns = _without(columns, "host", "stopped")
-    return columns
+        columns = _without(columns, "host", "stopped", "longest")
+    elif width < WIDE:
+        columns = _without(columns, "host")
+    return columns if width < NARROW else filling(width, columns, "longest")
 
 
 def event_columns(width: int) -> tuple[Column, ...]:

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corral.events import AnyEvent, Ended
+from corral.messages import task_text
+from corral.runs import LONG, LONGEST
 from corral_tui import figures
-from corral_tui.columns import NARROW, WIDE, Column, filling
+from corral_tui.columns import NARROW, SMALL, WIDE, Column, filling
 from corral_tui.describe import ended_in
 from corral_tui.pulse import Pulse
-from corral_tui.spans import Line, Span, joined, line, number
+from corral_tui.spans import Line, Span, joined, line, number, wrapped
 from corral_tui.text import clean
 from corral_tui.values import WorkerView
 
 Row = tuple[Line, ...]
 
+POOLS = 4
+"""Pools that are told above the list."""
+BAR = 20
+"""Cells of the bar of what takes longest."""
+BESIDE: Span = ("   ", "text")
 KEPT = 500
 """Workers whose ends are counted; of more, those that have been quiet for longest are forgotten."""
 
@@ -44,11 +51,11 @@ class Paces:
 # --- the list ---------------------------------------------------------------------------------------
 
 
-def worker_columns(width: int) -> tuple[Column, ...]:
-    """The columns of the workers."""
+def worker_columns(width: int, id_width: int = 14) -> tuple[Column, ...]:
+    """The columns of the workers; `id_width` is that of the longest id."""
     columns: tuple[Column, ...] = (
         Column("state", "STATE", 9, gap=1),
-        Column("worker", "WORKER", 14),
+        Column("worker", "WORKER", max(8, min(id_width, 18))),
         Column("host", "HOST", 12),
         Column("pid", "PID", 7, right=True),
         Column("load", "SLOTS", 10),
@@ -57,14 +64,17 @@ def worker_columns(width: int) -> tuple[Column, ...]:
         Column("memory", "MEMORY", 6, right=True),
         Column("up", "UP", 5, right=True),
         Column("seen", "HEARD", 5, right=True),
+        Column("longest", "LONGEST", 7, right=True),
         Column("version", "VERSION", 8),
         Column("doing", "DOING", 10),
     )
     left_out: tuple[str, ...] = ()
-    if width < NARROW:
+    if width < SMALL:
+        left_out = ("host", "pid", "load", "rate", "memory", "up", "seen", "version")
+    elif width < NARROW:
         left_out = ("host", "load", "rate", "memory", "up", "seen", "version")
     elif width < WIDE:
-        left_out = ("version", "host")
+        left_out = ("version", "host", "seen")
     return filling(width, tuple(column for column in columns if column.name not in left_out), "doing")
 
 
@@ -85,10 +95,18 @@ def worker_row(worker: WorkerView, columns: Sequence[Column], now: float) -> Row
         "memory": line((figures.size(worker.rss) if worker.rss else "", text)),
         "up": line((figures.age(now - worker.started_at), "dim")),
         "seen": line((figures.age(now - worker.seen_at), "error" if worker.silent else "dim")),
+        "longest": _longest_cell(worker, now),
         "version": line((clean(worker.version), "dim")),
         "doing": _doing(worker, text),
     }
     return tuple(cells[column.name] for column in columns)
+
+
+def _longest_cell(worker: WorkerView, now: float) -> Line:
+    if not worker.longest:
+        return ()
+    at = worker.seen_at if worker.silent else now
+    return line((figures.short(at - worker.longest[0].since), "dim" if worker.silent else "text"))
 
 
 def _state(worker: WorkerView) -> Line:
@@ -120,31 +138,46 @@ def _doing(worker: WorkerView, text: str) -> Line:
 # --- around it --------------------------------------------------------------------------------------
 
 
-def summary_lines(workers: Sequence[WorkerView], bookkeeper: str | None) -> list[Line]:
-    """Above the list: what is wrong with workers, and the pools."""
+def summary_lines(workers: Sequence[WorkerView], bookkeeper: str | None, width: int) -> list[Line]:
+    """Above the list: what is wrong with workers, and the pools; each is told whole."""
     silent = sum(worker.silent for worker in workers)
     blocked = sum(bool(worker.blocked) and not worker.silent for worker in workers)
     waiting = sum(worker.waiting for worker in workers if not worker.silent)
-    leaving = sum(bool(worker.leaves) and not worker.silent for worker in workers)
-    head: list[Span] = [("Workers", "strong")]
+    leaving = [worker for worker in workers if worker.leaves and not worker.silent]
+    said: list[Line] = [line(("Workers", "strong"))]
     if blocked:
-        head.append((f"   {blocked} BLOCKED: nothing else moves there", "shout"))
+        said.append(line((f"{blocked} BLOCKED: nothing else moves there", "shout")))
     if silent:
-        head.append((f"   {silent} silent: taken for dead, their tasks run elsewhere", "error"))
+        said.append(line((f"{silent} silent: taken for dead, their tasks run elsewhere", "error")))
     if leaving:
-        head.append((f"   {leaving} {'leaves' if leaving == 1 else 'leave'}: nothing new is taken there", "warning"))
+        leave = f"{len(leaving)} {'leaves' if len(leaving) == 1 else 'leave'}{_told_by(leaving)}"
+        said.append(line((f"{leave}: nothing new is taken there", "warning")))
     if waiting:
-        head.append((f"   the queue is full: {figures.plural(waiting, 'task')} that send wait for room", "warning"))
-    return [(), tuple(head), *_pools(workers, bookkeeper), ()]
+        tasks = figures.plural(waiting, "task that sends waits", "tasks that send wait")
+        said.append(line((f"the queue is full: {tasks} for room", "warning")))
+    return [(), *wrapped(said, BESIDE, width), *_pools(workers, bookkeeper, width), ()]
 
 
-def _pools(workers: Sequence[WorkerView], bookkeeper: str | None) -> list[Line]:
+def _told_by(leaving: Sequence[WorkerView]) -> str:
+    """Who told them to, as far as it was somebody."""
+    names = sorted({clean(worker.leaves_by, 40) for worker in leaving if worker.leaves_by})
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return f", told by {', '.join(names[:2])}{more}" if names else ""
+
+
+def _pools(workers: Sequence[WorkerView], bookkeeper: str | None, width: int) -> list[Line]:
     pools: dict[str, list[WorkerView]] = {}
     for worker in workers:
         if not worker.silent:
             pools.setdefault(worker.pool, []).append(worker)
     said = []
-    for pool, members in pools.items():
+    if bookkeeper == "":
+        said.append(line(("no bookkeeper", "error")))
+    elif bookkeeper and bookkeeper not in pools:
+        said.append(line((clean(bookkeeper, 30), "accent"), (" keeps the books", "dim")))
+    # Who keeps the books stands first: of many pools only some are told.
+    for pool in sorted(pools, key=lambda pool: pool != bookkeeper):
+        members = pools[pool]
         keeps = ", keeps the books" if pool == bookkeeper else ""
         hosts = " ".join(sorted({clean(member.host, 20) for member in members}))
         busy, slots = sum(member.busy for member in members), sum(member.slots for member in members)
@@ -154,15 +187,14 @@ def _pools(workers: Sequence[WorkerView], bookkeeper: str | None) -> list[Line]:
                 (f" on {hosts}: {figures.plural(len(members), 'worker')}, {busy:,}/{slots:,}{keeps}", "dim"),
             )
         )
-    if bookkeeper == "":
-        said.append(line(("no bookkeeper", "error")))
-    elif bookkeeper and bookkeeper not in pools:
-        said.append(line((clean(bookkeeper, 30), "accent"), (" keeps the books", "dim")))
-    return [joined(said[:4], ("   ", "text"))] if said else []
+    shown = said[:POOLS]
+    if len(said) > POOLS:
+        shown.append(line((f"and {figures.plural(len(said) - POOLS, 'more pool', 'more pools')}", "dim")))
+    return wrapped(shown, BESIDE, width)
 
 
-def worker_lines(worker: WorkerView, now: float) -> list[Line]:
-    """Below the list: the worker under the cursor in full."""
+def worker_lines(worker: WorkerView, now: float, *, roomy: bool = True) -> list[Line]:
+    """Below the list: the worker under the cursor in full; its parts are set apart where there is room for that."""
     facts = [
         line((clean(worker.id), "strong"), (f"  pool {clean(worker.pool)}  Corral {clean(worker.version)}", "dim")),
         line(
@@ -173,6 +205,9 @@ def worker_lines(worker: WorkerView, now: float) -> list[Line]:
         ),
         line(("serves ", "dim"), (clean(" ".join(worker.topics), 400), "text")),
     ]
+    if worker.leaves:
+        by = f" by {clean(worker.leaves_by, 100)}" if worker.leaves_by else ": its pool ends"
+        facts.append(line((f"told to {worker.leaves}{by}", "warning")))
     if worker.settings:
         settings = "  ".join(f"{clean(name, 30)}={value:g}" for name, value in worker.settings)
         facts.append(line(("set otherwise: ", "dim"), (settings, "text")))
@@ -185,7 +220,9 @@ def worker_lines(worker: WorkerView, now: float) -> list[Line]:
         )
     if worker.stopping:
         facts.append(line(("still stops ", "warning"), (clean(" ".join(worker.stopping), 200), "text")))
-    return [*facts, (), *_lanes(worker)]
+    longest = _longest(worker, now)
+    apart: list[Line] = [()] if roomy else []
+    return [*facts, (), *_lanes(worker), *(apart if longest else []), *longest]
 
 
 def _lanes(worker: WorkerView) -> list[Line]:
@@ -205,3 +242,36 @@ def _lanes(worker: WorkerView) -> list[Line]:
             )
         )
     return lanes or [line(("nothing to do", "dim"))]
+
+
+def _longest(worker: WorkerView, now: float) -> list[Line]:
+    """The tasks that it executes for longest, each with a bar for how long that is; and how young all others are."""
+    # Of one that is not heard any more it is known how long they had taken then.
+    at = worker.seen_at if worker.silent else now
+    shown = worker.longest
+    if not shown:
+        return [line(("each for less than a second", "dim"))] if worker.busy else []
+    oldest = max(0.001, at - shown[0].since)
+    topics = max(len(clean(each.topic, 40)) for each in shown)
+    tasks = max(len(task_text(each.task)) for each in shown)
+    lines: list[Line] = [line(("for longest", "head"))]
+    for each in shown:
+        age = max(0.0, at - each.since)
+        length = max(1, round(BAR * age / oldest))
+        lines.append(
+            (
+                (f"{figures.long(age):>8}  ", "text"),
+                ("━" * length, "bar-live"),
+                (" " * (BAR - length), "text"),
+                (f"  {task_text(each.task):<{tasks}}", "text"),
+                (f"  {clean(each.topic, 40):<{topics}}", "text"),
+                (f"  {clean(each.run, 64)}", "accent-dim"),
+            )
+        )
+    others = worker.busy - len(shown)
+    if others > 0:
+        # Only the longest are named, and none that has just begun: so much is known of all others.
+        below = at - shown[-1].since if len(shown) == LONGEST else LONG + at - worker.seen_at
+        said = f"{figures.plural(others, 'other', 'others')}, {'' if others == 1 else 'each '}for less"
+        lines.append(line((f"{said} than {figures.long(below)}", "dim")))
+    return lines

@@ -58,7 +58,11 @@ def heading(diagnosis: Diagnosis | None, now: float, about: str) -> Line:
             counts.append((f"   {words}", role))
     if not counts:
         counts = [("   ✓ nothing is wrong", "success")]
-    return line(title, *counts, (f"   looked {figures.age(now - diagnosis.at)} ago".replace("now ago", "now"), "dim"))
+    return line(title, *counts, (f"   looked {_ago(now - diagnosis.at)}", "dim"))
+
+
+def _ago(seconds: float) -> str:
+    return "now" if seconds < 1 else f"{figures.age(seconds)} ago"
 
 
 def findings_lines(findings: Sequence[Finding], width: int) -> list[Line]:
@@ -77,28 +81,35 @@ def findings_lines(findings: Sequence[Finding], width: int) -> list[Line]:
 
 
 def vitals(facts: Facts) -> list[Line]:
-    """What there is to know even when all is well: storage, bookkeeper, clocks."""
-    name_width = max((len(stream.name) for stream in facts.streams), default=0)
+    """What there is to know even when all is well, name by name: storage, bookkeeper, clocks."""
+    names = [clean(stream.name) for stream in facts.streams]
+    room = max(map(len, [*names, "bookkeeper"])) + 2
+    used = [f"{size(stream.bytes)} of {_limit(stream.limit)}" for stream in facts.streams]
+    messages = [figures.count(stream.messages) for stream in facts.streams]
     lines: list[Line] = []
-    for stream in facts.streams:
+    for name, stream, taken, count in zip(names, facts.streams, used, messages, strict=True):
         full = min(BAR, round(stream.share * BAR))
         role = "bar-error" if stream.share >= 0.8 else "bar-live"
-        limit = size(stream.limit) if stream.limit > 0 else "no limit"
         lines.append(
             line(
-                (f"{clean(stream.name):<{name_width}}  ", "dim"),
+                (f"{name:<{room}}", "dim"),
                 ("━" * full, role),
                 ("─" * (BAR - full), "bar-rest"),
                 (f" {stream.share:4.0%}  ", "strong"),
-                (f"{size(stream.bytes)} of {limit}", "text"),
-                (f"   {figures.plural(stream.messages, 'message')}", "dim"),
+                (f"{taken:<{max(map(len, used))}}", "text"),
+                (f"   {count:>{max(map(len, messages))}} {'message' if stream.messages == 1 else 'messages'}", "dim"),
             )
         )
     keeper = facts.bookkeeper
     if keeper is not None and keeper.pool:
         answered = f", answered in {figures.short(keeper.seconds)}" if keeper.answers else ""
-        lines.append(line(("bookkeeper  ", "dim"), (clean(keeper.pool, 40), "accent"), (answered, "dim")))
+        lines.append(line((f"{'bookkeeper':<{room}}", "dim"), (clean(keeper.pool, 40), "accent"), (answered, "dim")))
     if facts.server_ahead is not None:
         way = "ahead of" if facts.server_ahead > 0 else "behind"
-        lines.append(line((f"the server's clock is {figures.short(abs(facts.server_ahead))} {way} ours", "dim")))
+        said = f"the server's is {figures.short(abs(facts.server_ahead))} {way} ours"
+        lines.append(line((f"{'clock':<{room}}", "dim"), (said, "dim")))
     return lines
+
+
+def _limit(limit: int) -> str:
+    return size(limit) if limit > 0 else "no limit"

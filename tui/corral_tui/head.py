@@ -10,7 +10,7 @@ import math
 from corral.events import quantile
 from corral.ledger import Ledger
 from corral_tui import figures
-from corral_tui.columns import NARROW, WIDE
+from corral_tui.columns import NARROW, SMALL, WIDE
 from corral_tui.forecast import forecast, stalled_for
 from corral_tui.fronts import Stragglers
 from corral_tui.pulse import Pulse
@@ -20,8 +20,6 @@ from corral_tui.values import RunView
 from corral_tui.view import receipt_text
 
 SPACE: Span = ("   ", "text")
-SMALL = 76
-"""Columns below which times and intervals get shorter."""
 
 
 def run_title(run: RunView, now: float, width: int) -> Line:
@@ -94,11 +92,19 @@ def proof(run: RunView, *, agrees: bool | None, short: bool = False) -> Line:
 
 
 def run_pulse(
-    run: RunView, pulse: Pulse | None, ledger: Ledger | None, *, late: Stragglers, now: float, width: int
+    run: RunView,
+    pulse: Pulse | None,
+    ledger: Ledger | None,
+    *,
+    late: Stragglers,
+    now: float,
+    width: int,
+    longest: float = 0.0,
 ) -> list[Line]:
     """How fast it goes: the last minute or so, rate and ETA; and how long tasks take, if there is room for it.
 
-    `now` is by the server's clock; of an ended run its last minute is shown.
+    `now` is by the server's clock; of an ended run its last minute is shown. `longest` is for how many seconds a task
+    of it has been executed by now, as far as that is known.
     """
     end = now if pulse is None or not run.ended or pulse.last_at is None else pulse.last_at + 1
     columns: Line = ()
@@ -116,12 +122,16 @@ def run_pulse(
     if ledger is not None:
         shares = (50, 95, 99) if width >= SMALL else (50, 99)
         times = [_latency("run", ledger.durations, shares), _latency("wait", ledger.waits, shares)]
-    if late.count and not run.ended:
-        times.append(
-            line((figures.plural(late.count, "straggler"), "warning"), (f" over {figures.long(late.after)}", "dim"))
-        )
+    if not run.ended and (late.count or longest >= 1):
+        over = line((figures.plural(late.count, "straggler"), "warning"), (f" over {figures.long(late.after)}", "dim"))
+        times.append(joined([over if late.count else (), _longest(longest) if longest >= 1 else ()], (", ", "dim")))
     rows = [[*pace, *times]] if width >= WIDE else [pace, times]
     return [fitting(row, SPACE, width) for row in rows if any(row)]
+
+
+def _longest(seconds: float) -> Line:
+    """For how long the task that takes longest has been executed."""
+    return line(("longest ", "dim"), (figures.long(seconds), "text"))
 
 
 def _eta(run: RunView, pulse: Pulse | None, ledger: Ledger | None, now: float) -> list[Line]:

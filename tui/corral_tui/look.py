@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corral.ledger import Ledger
 from corral_tui.fold import Detail
 from corral_tui.pulse import Pulse
-from corral_tui.values import RunView, ShareView
+from corral_tui.values import AtWork, RunView, ShareView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,5 +25,7 @@ class Look:
     """By the local clock, in seconds since the epoch."""
     server_now: float
     agrees: bool | None = None
+    at_work: Sequence[AtWork] = ()
+    """What is executed now, as far as it is known by name; the longest first."""
     served: bool = True
     """Whether any worker serves its topic."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corral.ledger import Counts
+from corral.messages import task_text
 from corral.runs import ENDED
 from corral_tui import figures
 from corral_tui.columns import PERCENT, Column
 from corral_tui.groups import GroupView
 from corral_tui.spans import Line, Span, bar, line, number, percent, spark, status
 from corral_tui.text import clean
-from corral_tui.values import ErrorView, EventView, RunView, ShareView
+from corral_tui.values import AtWork, ErrorView, EventView, RunView, ShareView
 
 Row = tuple[Line, ...]
 
@@ -146,8 +147,18 @@ def share_row(share: ShareView, columns: Sequence[Column], now: float) -> Row:
         "error": number(share.error, "error"),
         "stopped": number(share.interrupted, "interrupted"),
         "last": line((figures.age(now - share.last_at), "dim")) if share.last_at else (),
+        "longest": at_work_cell(share.longest, now) if share.longest is not None else (),
     }
     return tuple(cells[column.name] for column in columns)
+
+
+def at_work_cell(task: AtWork, now: float) -> Line:
+    """Since when a worker executes a task, and which it is."""
+    return line(
+        (f"{figures.long(now - task.since):>8}", "text"),
+        (f"  {task_text(task.task)}", "accent-dim"),
+        (f"  {clean(task.topic, 40)}", "dim"),
+    )
 
 
 def event_row(event: EventView, columns: Sequence[Column]) -> Row:

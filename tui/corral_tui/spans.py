@@ -49,6 +49,17 @@ def fitting(parts: Sequence[Line], between: Span, width: int) -> Line:
     return joined(shown, between)
 
 
+def wrapped(parts: Sequence[Line], between: Span, width: int) -> list[Line]:
+    """As `joined`, on as many lines of `width` cells as it takes; only a part that is longer by itself is cut."""
+    lines: list[list[Line]] = []
+    for part in filter(None, parts):
+        if lines and len(plain(joined([*lines[-1], part], between))) <= width:
+            lines[-1].append(part)
+        else:
+            lines.append([part])
+    return [joined(each, between) for each in lines]
+
+
 def plain(spans: Line) -> str:
     """The text alone."""
     return "".join(text for text, _ in spans)

@@ -18,8 +18,8 @@ from corral_tui.crew import Paces
 from corral_tui.diagnosis import Diagnosis
 from corral_tui.fold import Detail, Fold
 from corral_tui.pulse import Pulse
-from corral_tui.values import Link, RunView, ShareView, Truth, WorkerView
-from corral_tui.views import DEATH, executes, record_view, run_view, shares_of, worker_view
+from corral_tui.values import AtWork, Link, RunView, ShareView, Truth, WorkerView
+from corral_tui.views import DEATH, at_work, executes, record_view, run_view, shares_of, worker_view
 
 FORGET = 60.0
 """Seconds after which a silent worker is no longer shown."""
@@ -248,7 +248,19 @@ class State:
         beats = {beat.id: beat for beat, _ in self._fresh(now, DEATH) if executes(beat, run_id)}
         alive = {beat.id: beat for beat, _ in self._fresh(now, DEATH)}
         work = self.detail.work if self.detail is not None and self.detail.run_id == run_id else {}
-        return shares_of(run_id, {name: alive.get(name) for name in {*work, *beats}}, work, self.server_now(now))
+        workers = {name: alive.get(name) for name in {*work, *beats}}
+        return shares_of(run_id, workers, work, self.server_now(now), self.at_work(run_id, now))
+
+    def at_work(self, run_id: str, now: float) -> list[AtWork]:
+        """What is executed of a run, as far as heartbeats name it; the longest first."""
+        named = [
+            each
+            for beat, seen_at in self._fresh(now, DEATH)
+            if beat.longest
+            for each in at_work(beat, seen_at)
+            if each.run == run_id
+        ]
+        return sorted(named, key=lambda each: (each.since, each.task))
 
     def truth(self, now: float) -> Truth:
         """The line on top."""

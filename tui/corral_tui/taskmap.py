@@ -7,7 +7,7 @@ them cost some hundred kilobytes and a map of them some milliseconds.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -17,7 +17,8 @@ from corral.ledger import Ledger
 from corral.messages import ROOT, TaskId
 
 NOTHING, PENDING, PARTLY, MOSTLY, NEARLY, SUCCESS, RUNNING, RETRYING, INTERRUPTED, ERROR = range(10)
-"""What a cell shows. Between `PENDING` and `SUCCESS`: the share that has ended; `RUNNING` is what was overtaken."""
+"""What a cell shows. Between `PENDING` and `SUCCESS`: the share that has ended; `RUNNING` is what was overtaken, or is
+named by a worker."""
 _PLANES = ("known", "ended", "error", "interrupted", "retrying", "running")
 _FULL = (1 << PAGE) - 1
 
@@ -29,7 +30,7 @@ class Tally:
     total: int = 0
     pending: int = 0
     running: int = 0
-    """Open, and overtaken by some that were sent later: in some worker's hands."""
+    """Open, and named by a worker, or overtaken by some that were sent later: in some worker's hands."""
     retrying: int = 0
     success: int = 0
     error: int = 0
@@ -87,8 +88,10 @@ class TaskMap:
         self._starts: list[int] = []
         """Where each batch begins."""
 
-    def update(self, ledger: Ledger, tops: Mapping[tuple[int, str], int]) -> None:
-        """Take over what the ledger says; `tops` is how far each batch and topic has got."""
+    def update(
+        self, ledger: Ledger, tops: Mapping[tuple[int, str], int], at_work: Collection[TaskId] = frozenset()
+    ) -> None:
+        """Take over what the ledger says; `tops` is how far each batch and topic is, `at_work` what workers name."""
         batches = [batch for batch in ledger.tree.counting() if batch.id or ledger.root_counts]
         lengths = [batch.known().within(batch.cap).top() for batch in batches]
         self._batches = [batch.id for batch in batches]
@@ -97,6 +100,10 @@ class TaskMap:
         planes = {name: Plane() for name in _PLANES}
         for batch, start in zip(batches, self._starts, strict=True):
             _fill(planes, batch, start, tops)
+            for task in at_work:
+                if task[0] == batch.id and task[1] in batch.known().within(batch.cap):
+                    one = Bitmap.of_one(task[1]).minus(batch.ended).minus(batch.waiting)
+                    planes["running"].put(one, start)
         self._planes = planes
 
     # --- places and tasks --------------------------------------------------------------------------

@@ -11,23 +11,26 @@ from corral_tui.spans import Line, fitting, joined, line
 from corral_tui.story import Story
 from corral_tui.taskmap import Tally
 from corral_tui.text import clean
+from corral_tui.values import AtWork
 from corral_tui.view import error_lines
 
 KIND_ROLES = {"failed": "error", "crashed": "error", "retrying": "warning", "interrupted": "interrupted"}
 
 
-def cell_line(tally: Tally, first: int, last: int, per: int, task: TaskId | None) -> Line:
-    """What the cursor is on."""
+def cell_line(  # noqa: PLR0917  # in the order in which they are said
+    tally: Tally, span: tuple[int, int], per: int, task: TaskId | None, at_work: AtWork | None, now: float
+) -> Line:
+    """What the cursor is on, from a first place up to and without a last; `at_work` where a worker names it."""
     if task is None:
         return line(("no tasks yet", "dim"))
-    here = f"task {task_text(task)}" if per == 1 else f"{figures.count(first + 1)} to {figures.count(last)}"
+    here = f"task {task_text(task)}" if per == 1 else f"{figures.count(span[0] + 1)} to {figures.count(span[1])}"
     counts = [
         line((f"{figures.count(value)} {word}", role)) if per > 1 else line((word, role))
         for value, word, role in (
             (tally.error, "error", "error"),
             (tally.interrupted, "interrupted", "interrupted"),
             (tally.retrying, "waits for another attempt", "warning"),
-            (tally.running, "overtaken, so in work", "running"),
+            (tally.running, at_work_text(at_work, now) if at_work else "in work", "running"),
             (tally.pending, "pending" if per > 1 else "not ended", "dim"),
             (tally.success, "success", "success"),
         )
@@ -35,6 +38,11 @@ def cell_line(tally: Tally, first: int, last: int, per: int, task: TaskId | None
     ]
     scale = "a cell is a task" if per == 1 else f"a cell is {figures.count(per)} tasks"
     return joined([line((here, "strong")), joined(counts, (", ", "faint")), line((scale, "dim"))], ("   ", "text"))
+
+
+def at_work_text(task: AtWork, now: float) -> str:
+    """Who executes a task, and for how long by now."""
+    return f"in work on {clean(task.worker, 40)} for {figures.long(now - task.since)}"
 
 
 def map_legend(width: int) -> Line:
@@ -46,8 +54,8 @@ def map_legend(width: int) -> Line:
     return fitting(parts, ("  ", "text"), width)
 
 
-def task_stands(task: TaskId, ledger: Ledger) -> Line:
-    """How a task stands now, by the ledger."""
+def task_stands(task: TaskId, ledger: Ledger, at_work: AtWork | None, now: float) -> Line:
+    """How a task stands now, by the ledger; `at_work` where a worker says that it executes it."""
     tree = ledger.tree
     batch = tree.batches.get(task[0])
     if batch is None or task[1] not in batch.known():
@@ -59,6 +67,8 @@ def task_stands(task: TaskId, ledger: Ledger) -> Line:
         "error": ("✗", "error", "error"),
         "interrupted": ("■", "interrupted", "interrupted"),
     }.get(outcome or "", ("↻", "waits for another attempt", "warning") if waits else ("·", "not ended", "queued"))
+    if outcome is None and not waits and at_work is not None:
+        glyph, word, role = "▶", at_work_text(at_work, now), "running"
     parts = [line((f"{glyph} {word}", role)), line((clean(tree.topic_of(task)), "text"))]
     if outcome is None and tree.attempt(task) > 1:
         parts.append(line((f"attempt {tree.attempt(task)} comes next", "dim")))

@@ -11,6 +11,7 @@ from typing import Literal
 
 from corral.events import Receipt
 from corral.ledger import Counts, TaskState
+from corral.messages import TaskId
 from corral.runs import Status
 
 Phase = Literal["connecting", "live", "offline"]
@@ -87,6 +88,18 @@ class Doing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AtWork:
+    """A task that a worker executes, as its last heartbeat names it."""
+
+    worker: str
+    run: str
+    topic: str
+    task: TaskId
+    since: float
+    """When it began, by the local clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
     """A worker process, as its last heartbeat says."""
 
@@ -108,6 +121,8 @@ class WorkerView:
     """Ends per second."""
     doing: tuple[Doing, ...] = ()
     """The most first."""
+    longest: tuple[AtWork, ...] = ()
+    """What it has executed for longer than a second, the longest first, as far as it is named."""
     blocked: float = 0.0
     """Seconds for which its loop has been blocked."""
     blocked_by: str = ""
@@ -115,6 +130,8 @@ class WorkerView:
     """Tasks whose messages wait for room in the queue."""
     leaves: str = ""
     """`drain` or `stop`: it was told to leave, and takes nothing new."""
+    leaves_by: str = ""
+    """The operator who told it; empty if its pool ends."""
     stopping: tuple[str, ...] = ()
     """Runs that are ordered to stop, of which something still runs there."""
     settings: tuple[tuple[str, float], ...] = ()
@@ -137,6 +154,8 @@ class ShareView:
     """When something ended there; 0 if nothing has."""
     host: str = ""
     """Empty for a worker that is gone."""
+    longest: AtWork | None = None
+    """What of the run it has executed for longest, if for longer than a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

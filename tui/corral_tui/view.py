@@ -15,6 +15,8 @@ from corral_tui.values import ErrorView, Link, RunView, Truth
 STALE = 5.0
 """Seconds after which records that stand still are worth a word: a change of bookkeeper takes less."""
 
+FEW = 5
+"""Frames that are left out without a word: to open a screen takes one or two."""
 LAGGING = 2.0
 """Seconds after which it is said everywhere that events come late."""
 
@@ -76,7 +78,7 @@ def _honest(truth: Truth, width: int, late_frames: int) -> list[Line]:
     if width >= WIDE and truth.link.ready:
         parts.append(line((f"lag {figures.short(truth.lag)}", "dim")) if truth.lag < LAGGING else ())
         parts.append(line((f"bookkeeper {clean(truth.bookkeeper, 24)}", "dim")) if truth.bookkeeper else ())
-    if late_frames and width >= NARROW:
+    if late_frames >= FEW and width >= NARROW:
         parts.append(line((figures.plural(late_frames, "frame"), "dim"), (" dropped", "dim")))
     return parts
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import msgspec
 
 from corral.ledger import Ledger
-from corral.runs import Beat, Record, Status, outcome, public_status
+from corral.runs import LONGEST, Beat, Record, Status, outcome, public_status
 from corral_tui.fold import Detail, Fold, Work
 from corral_tui.forecast import stalled_for
-from corral_tui.values import Doing, RunView, ShareView, WorkerView
+from corral_tui.values import AtWork, Doing, RunView, ShareView, WorkerView
 
 DEATH = 5.0
 """Seconds without a heartbeat after which a worker counts as silent."""
@@ -61,7 +61,7 @@ def run_view(
     left = counts.pending + counts.running
     calm_rate = fold.pulse.rate(server_now, ETA_WINDOW)
     order = ledger.interrupt
-    moving = left and calm_rate and order is None
+    moving = counts.pending and calm_rate and order is None  # of what runs already, a pace says nothing
     view = RunView(
         id=record.id,
         topic=record.topic,
@@ -88,10 +88,17 @@ def run_view(
 
 
 def shares_of(
-    run_id: str, workers: Mapping[str, Beat | None], work: Mapping[str, Work], server_now: float
+    run_id: str,
+    workers: Mapping[str, Beat | None],
+    work: Mapping[str, Work],
+    server_now: float,
+    named: Iterable[AtWork] = (),
 ) -> list[ShareView]:
-    """What workers do for a run, by name; None for one that is not heard of."""
+    """What workers do for a run, by name; None for one that is not heard of. `named` is what they name of it."""
     shares = []
+    longest: dict[str, AtWork] = {}
+    for each in sorted(named, key=lambda each: each.since):
+        longest.setdefault(each.worker, each)
     for worker in sorted(workers):
         beat, done = workers[worker], work.get(worker)
         shares.append(
@@ -104,6 +111,7 @@ def shares_of(
                 rate=done.pulse.rate(server_now, 5.0) if done else 0.0,
                 last_at=done.last_at if done else 0.0,
                 host=beat.host if beat else "",
+                longest=longest.get(worker),
             )
         )
     return shares
@@ -121,6 +129,14 @@ def _live_status(record: Record, ledger: Ledger) -> Status:
 def executes(beat: Beat, run_id: str) -> bool:
     """Whether a worker executes something of a run."""
     return run_id in beat.running or run_id in beat.roots
+
+
+def at_work(beat: Beat, seen_at: float) -> tuple[AtWork, ...]:
+    """What a heartbeat names of that which its worker executes, the longest first."""
+    return tuple(
+        AtWork(worker=beat.id, run=each.run, topic=each.topic, task=each.task, since=seen_at - each.seconds)
+        for each in beat.longest[:LONGEST]
+    )
 
 
 def worker_view(beat: Beat, seen_at: float, records: Mapping[str, Record], rate: float, *, silent: bool) -> WorkerView:
@@ -146,10 +162,12 @@ def worker_view(beat: Beat, seen_at: float, records: Mapping[str, Record], rate:
         version=beat.version,
         rate=rate,
         doing=tuple(sorted(doing, key=lambda each: (-each.count, each.topic, each.run))),
+        longest=at_work(beat, seen_at),
         blocked=beat.blocked,
         blocked_by=beat.blocked_by,
         waiting=beat.waiting,
         leaves=beat.leaves,
+        leaves_by=beat.leaves_by,
         stopping=tuple(beat.stopping),
         settings=tuple(sorted(beat.settings.items())),
     )

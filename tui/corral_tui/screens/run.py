@@ -9,6 +9,7 @@ from textual import events, on
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
+from corral.messages import ROOT
 from corral_tui import head
 from corral_tui.fronts import NONE
 from corral_tui.look import Look
@@ -27,7 +28,8 @@ from corral_tui.widgets.lines import Centred, Lines
 
 ROOMY = 30
 """Lines of a terminal from which on the parts are set apart."""
-ORDERS = ("interrupt", "retry")
+OF_A_RUN = ("interrupt", "retry", "tab", "next_tab", "replay")
+"""Actions for which there must be one."""
 TABS: tuple[type[Tab], ...] = (TasksTab, TopicsTab, ErrorsTab, WorkersTab, EventsTab)
 
 
@@ -128,6 +130,7 @@ class RunScreen(LiveScreen):
             ledger=state.ledger(run.id),
             pulse=state.pulse(run.id),
             shares=state.shares(run.id, now),
+            at_work=state.at_work(run.id, now),
             now=now,
             server_now=state.server_now(now),
             agrees=state.agrees(run.id),
@@ -139,6 +142,10 @@ class RunScreen(LiveScreen):
         self.set_class(look is None, "gone")
         if self.tab.display is (look is None):
             self.tab.display = look is not None
+            if look is None:
+                self.set_focus(None)  # else the keys of what is not shown would still be offered
+            else:
+                self.tab.take_focus()
             self.refresh_bindings()
         if look is None:
             known = self.dashboard.source.state.link.ready
@@ -167,7 +174,15 @@ class RunScreen(LiveScreen):
             head.run_bar(run, width),
             *space,
             *head.conservation(run, width, agrees=look.agrees),
-            *head.run_pulse(run, look.pulse, look.ledger, late=late, now=look.server_now, width=width),
+            *head.run_pulse(
+                run,
+                look.pulse,
+                look.ledger,
+                late=late,
+                now=look.server_now,
+                width=width,
+                longest=max((look.now - each.since for each in look.at_work if each.task != ROOT), default=0.0),
+            ),
             *head.run_notes(run, width, served=look.served, agrees=look.agrees),
         ]
         self.query_one("#head", Lines).show(lines)
@@ -195,7 +210,7 @@ class RunScreen(LiveScreen):
         return self.dashboard.notice(now, without=self.run_id)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == ("interrupt" if self._ended else "retry") or (action in ORDERS and not self.tab.display):
+        if action == ("interrupt" if self._ended else "retry") or (action in OF_A_RUN and not self.tab.display):
             return False
         return super().check_action(action, parameters)
 

@@ -59,7 +59,10 @@ class TaskScreen(LiveScreen):
         title: Line = line(("task ", "dim"), (task_text(self.task_id), "strong"))
         if run is not None:
             title = (*title, ("  of  ", "dim"), (run.topic, "strong"), ("  ", "text"), (run.id, "accent"))
-        stands = taskview.task_stands(self.task_id, ledger) if ledger is not None else ()
+        named = {each.task: each for each in state.at_work(self.run_id, now)}
+        stands: Line = ()
+        if ledger is not None:
+            stands = taskview.task_stands(self.task_id, ledger, named.get(self.task_id), now)
         self.query_one("#head", Lines).show([(), title, stands, ()])
         body = state.body(self.run_id) if self.task_id == ROOT else b""
         self.query_one(Pane).show(taskview.story_lines(self._story, body, self._problem))

@@ -18,8 +18,8 @@ from corral_tui.widgets.lines import Lines
 from corral_tui.widgets.pane import Pane
 from corral_tui.widgets.table import Table
 
-WITH_PANE = 20
-"""Lines of a terminal from which on there is room for the worker under the cursor."""
+WITH_PANE, ROOMY = 20, 30
+"""Lines of a terminal from which on there is room for the worker under the cursor, and for empty lines there."""
 
 
 class WorkersScreen(LiveScreen):
@@ -43,8 +43,10 @@ class WorkersScreen(LiveScreen):
     def repaint(self, now: float) -> None:
         state = self.dashboard.source.state
         workers = self._workers = {worker.id: worker for worker in state.workers(now)}
-        columns = worker_columns(self.size.width - 1)
-        self.query_one("#heading", Lines).show(summary_lines(list(workers.values()), state.bookkeeper))
+        columns = worker_columns(self.size.width - 1, max(map(len, workers), default=0))
+        self.query_one("#heading", Lines).show(
+            summary_lines(list(workers.values()), state.bookkeeper, self.size.width - 2)
+        )
         table = self.query_one(Table)
         table.show(
             columns,
@@ -54,9 +56,12 @@ class WorkersScreen(LiveScreen):
         chosen = workers.get(table.cursor or "")
         pane = self.query_one(Pane)
         pane.display = chosen is not None and self.size.height >= WITH_PANE
+        # What the list does not need is the pane's.
+        most = (table.size.height + pane.size.height) // 2 if pane.display else 0
+        table.styles.max_height = min(len(workers) + 1, most) + 1 if most else None
         if chosen is not None and pane.display:
             top = pane.scroll_offset.y
-            pane.show(worker_lines(chosen, now))
+            pane.show(worker_lines(chosen, now, roomy=self.size.height >= ROOMY))
             pane.scroll_to(y=top, animate=False)
 
     def notice(self, now: float) -> Line:

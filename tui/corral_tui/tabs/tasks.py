@@ -12,6 +12,7 @@ from corral_tui import figures, taskview
 from corral_tui.look import Look
 from corral_tui.tabs.base import Tab
 from corral_tui.taskmap import TaskMap
+from corral_tui.values import AtWork
 from corral_tui.widgets.grid import Grid
 from corral_tui.widgets.lines import Lines
 
@@ -27,7 +28,9 @@ class TasksTab(Tab):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._map = TaskMap()
-        self._updated: tuple[int, float] = (-1, 0.0)
+        self._updated: tuple[int, frozenset[TaskId]] = (-1, frozenset())
+        self._updated_at = 0.0
+        self._at_work: dict[TaskId, AtWork] = {}
 
     def compose(self) -> ComposeResult:
         yield Grid(id="map")
@@ -39,10 +42,11 @@ class TasksTab(Tab):
 
     def paint(self, look: Look) -> None:
         ledger, now = look.ledger, self.dashboard.now
-        sequence, at = self._updated
-        if ledger is not None and ledger.sequence != sequence and not 0 <= now - at < EVERY:
-            self._map.update(ledger, look.detail.fronts.tops() if look.detail else {})
-            self._updated = (ledger.sequence, now)
+        self._at_work = {each.task: each for each in look.at_work}
+        stands = (ledger.sequence if ledger is not None else -1, frozenset(self._at_work))
+        if ledger is not None and stands != self._updated and not 0 <= now - self._updated_at < EVERY:
+            self._map.update(ledger, look.detail.fronts.tops() if look.detail else {}, stands[1])
+            self._updated, self._updated_at = stands, now
         grid = self.query_one(Grid)
         grid.show(self._map)
         self._say()
@@ -52,7 +56,10 @@ class TasksTab(Tab):
         grid = self.query_one(Grid)
         first, last = grid.span
         tally = self._map.tally(first, last)
-        said = taskview.cell_line(tally, first, last, grid.per, self.chosen)
+        task, at_work = self.chosen, None
+        if task is not None and grid.per == 1 and tally.running:
+            at_work = self._at_work.get(task)
+        said = taskview.cell_line(tally, (first, last), grid.per, task, at_work, self.dashboard.now)
         self.query_one("#cell", Lines).show([said, taskview.map_legend(self.size.width - 2)])
 
     @property

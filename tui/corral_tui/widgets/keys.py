@@ -9,7 +9,20 @@ from textual.screen import Screen
 from corral_tui.spans import Line
 from corral_tui.widgets.lines import Lines
 
-KEPT = ("help", "app.back", "close_group", "fit", "interrupt", "retry")
+KEPT = (
+    "help",
+    "app.back",
+    "back",
+    "close_group",
+    "fit",
+    "interrupt",
+    "retry",
+    "drain",
+    "stop",
+    "play",
+    "skip(-1)",
+    "skip(1)",
+)
 """Actions whose keys stand there however narrow it is."""
 
 
