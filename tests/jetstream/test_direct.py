@@ -41,6 +41,34 @@ async def test_empty_bodies_are_messages_too(connection: Connection, publisher: 
         assert (stored.sequence, stored.data) == (3, b"")
 
 
+async def test_the_last_message_of_each_subject_up_to_a_sequence(
+    connection: Connection, publisher: Publisher, names: Names
+) -> None:
+    kinds = ["a", "b", "a", "c", "a"]
+    stored = [await publisher.store(names.event("r", kind), kind.encode()) for kind in kinds]
+    other = await publisher.store(names.event("other", "a"), b"")
+
+    async def found(*subjects: str, up_to: int) -> list[int] | None:
+        each = await direct.last_of_each(connection, names.events_stream, subjects, up_to)
+        return None if each is None else sorted(message.sequence for message in each)
+
+    assert await found(names.run_events("r"), up_to=other) == [stored[1], stored[3], stored[4]]
+    assert await found(names.run_events("r"), names.run_events("other"), up_to=stored[3]) == stored[1:4]
+    assert await found(names.run_events("nobody"), up_to=other) == []
+
+
+async def test_more_last_messages_than_the_server_gives_at_once(
+    connection: Connection, publisher: Publisher, names: Names
+) -> None:
+    window = publisher.window()
+    for number in range(1_025):
+        await window.add(names.event("r", f"kind{number}"), b"")
+    await window.settle()
+    stream, all_events = names.events_stream, [names.all_events]
+    assert await direct.last_of_each(connection, stream, all_events, 1_025) is None
+    assert len(await direct.last_of_each(connection, stream, all_events, 1_024) or []) == 1_024
+
+
 @pytest.mark.parametrize("read", [direct.last, direct.all_on])
 async def test_a_stream_that_is_not_there_does_not_answer(
     connection: Connection, namespace: str, read: Callable[..., object]

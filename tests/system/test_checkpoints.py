@@ -14,7 +14,7 @@ from corral import Client, checkpoints
 from corral.book import Book
 from corral.checkpoint_reading import Anchor, Loaded, read_checkpoint
 from corral.checkpoints import Checkpoints
-from corral.events import AnyEvent, Ended, Ends, Opened, Sent, encode_event, kind
+from corral.events import AnyEvent, Ended, Ends, Interrupted, Opened, Sent, encode_event, kind
 from corral.jetstream.direct import at
 from corral.jetstream.records import Records
 from corral.jetstream.streams import ensure
@@ -48,6 +48,17 @@ async def anchored(client: Client, sequence: int) -> Anchor:
         raise AssertionError
 
     return await within(wait(), "a checkpoint")
+
+
+async def kept(client: Client, run: Run) -> None:
+    """Return when a ledger of the run's second round is kept."""
+
+    async def wait() -> None:
+        async for batch in client.operations.records.watch(ledger_key(run.id)):
+            if batch[-1].operation is None and msgspec.msgpack.decode(batch[-1].data)[1] == 1:
+                return
+
+    await within(wait(), "a ledger of the second round")
 
 
 async def forge(client: Client, key: str, value: bytes) -> None:
@@ -133,6 +144,7 @@ async def test_what_an_earlier_round_has_left_behind_is_not_believed(system: Sys
     child = await system.stage.arrival("child")
     retried = await system.reached(run, lambda status: status.pending + status.running == 1, "the retry")
     await anchored(client, retried.seq)
+    await kept(client, run)
     bookkeeper.kill()
     await bookkeeper.ended()
     await forge(client, ledger_key(run.id), early)
@@ -231,6 +243,13 @@ async def bookcase(system: System) -> Bookcase:
     return Bookcase(client)
 
 
+async def purge(system: System, subject: str) -> None:
+    """Remove events."""
+    client = await system.client()
+    asked = {"filter": subject}
+    assert (await client.connection.api(f"STREAM.PURGE.{client.operations.names.events_stream}", asked))["purged"] > 0
+
+
 OPENED = Opened(parent=ROOT, nonce="n")
 
 
@@ -257,6 +276,41 @@ async def test_an_anchor_without_the_ledgers_before_it_is_not_believed(bookcase:
     assert await bookcase.keys() == {LEDGER_ANCHOR_KEY}
     assert await bookcase.watch() == loaded
     assert (await bookcase.load()).doubtful == {"r"}
+
+
+async def test_a_gap_is_found_where_the_anchors_event_is_gone(bookcase: Bookcase, system: System) -> None:
+    keeper = bookcase.keeper()
+    await keeper.save(bookcase.books(), await bookcase.fold(OPENED, Sent(1, 0, 10, ["leaf"])))
+    late = await bookcase.fold(ends(1, 3, number=1), Interrupted())
+    await keeper._drop_anchor(late)
+    await purge(system, bookcase.names.event("r", "interrupted"))
+    assert (await bookcase.load()).doubtful == {"r"}
+
+
+async def test_a_gap_is_found_where_runs_have_more_subjects_than_the_server_answers_at_once(
+    bookcase: Bookcase, system: System
+) -> None:
+    """A run has a subject for each of its dispatchers."""
+    publisher, names = (await system.client()).operations.publisher, bookcase.names
+    await bookcase.fold(OPENED)
+    for run_id in ("a", "b"):
+        window = publisher.window()
+        for ordinal in range(1_100):
+            await window.add(names.dispatch_log(run_id, 0, ordinal), encode_event(OPENED))
+        await window.settle()
+    await bookcase.keeper().save(bookcase.books(), await bookcase.fold(ends(1, number=1)))
+    live = {run_id: a_record(run_id) for run_id in ("r", "a", "without", "b")}
+    loaded = await bookcase.keeper().load(live)
+    assert (set(loaded.ledgers), loaded.doubtful) == ({"r"}, {"a", "b"})
+
+
+async def test_what_is_kept_of_an_ended_run_goes_although_nothing_was_folded_since(bookcase: Bookcase) -> None:
+    anchor = await bookcase.fold(OPENED)
+    keeper = bookcase.keeper()
+    await keeper.save(bookcase.books(), anchor)
+    await keeper.save([], None)
+    assert await bookcase.keys() == {LEDGER_ANCHOR_KEY}
+    assert (await bookcase.load()).anchor == anchor
 
 
 async def test_a_large_ledger_is_kept_in_parts_and_old_parts_are_removed(
@@ -323,8 +377,7 @@ async def test_without_its_anchors_event_nothing_is_believed_and_all_is_removed(
 async def test_an_anchor_whose_event_has_expired_is_believed(bookcase: Bookcase, system: System) -> None:
     anchor = await bookcase.fold(OPENED, Sent(1, 0, 10, ["leaf"]))
     await bookcase.keeper().save(bookcase.books(), anchor)
-    client = await system.client()
-    await client.connection.api(f"STREAM.PURGE.{bookcase.names.events_stream}")
+    await purge(system, bookcase.names.all_events)
     loaded = await bookcase.load()
     assert loaded.anchor == anchor
     assert set(loaded.ledgers) == {"r"}

@@ -107,7 +107,7 @@ async def read_checkpoint(
     """
     get = partial(direct.leader_get if leader else direct.get, connection, names.events_stream)
     stored = {entry.key: entry for entry in entries}
-    anchor = await _sure_anchor(connection, names, get, stored.get(LEDGER_ANCHOR_KEY))
+    anchor, event = await _sure_anchor(connection, names, get, stored.get(LEDGER_ANCHOR_KEY))
     loaded = Loaded(anchor, {}, set())
     if anchor is None:
         return loaded
@@ -120,34 +120,42 @@ async def read_checkpoint(
                 loaded.ledgers[run_id] = ledger
             else:
                 loaded.doubtful.add(run_id)
-    runs = [run_id for run_id in live if run_id not in loaded.doubtful]
-    for start in range(0, len(runs), _AT_ONCE):
-        some = runs[start : start + _AT_ONCE]
-        gaps = await asyncio.gather(*[_has_gap(names, run_id, loaded.ledgers, anchor, get) for run_id in some])
-        for run_id in [run_id for run_id, has_gap in zip(some, gaps, strict=True) if has_gap]:
-            loaded.doubtful.add(run_id)
-            loaded.ledgers.pop(run_id, None)
+    look = _Look(connection, names, anchor, get)
+    seen = {run_id: loaded.ledgers[run_id].sequence if run_id in loaded.ledgers else 0 for run_id in live}
+    behind = [run_id for run_id in live if run_id not in loaded.doubtful and seen[run_id] < anchor.sequence]
+    for start in range(0, len(behind), _AT_ONCE):
+        some = {run_id: seen[run_id] for run_id in behind[start : start + _AT_ONCE]}
+        newest = await look.newest(some, event)
+        for run_id in some:
+            # Of two bookkeepers the one that comes home late may write its anchor after its successor has removed the
+            # ledgers that lie before it.
+            if newest.get(run_id, 0) > seen[run_id]:
+                loaded.doubtful.add(run_id)
+                loaded.ledgers.pop(run_id, None)
     return loaded
 
 
 _Get = Callable[[Mapping[str, object]], Awaitable[Stored | None]]
 
 
-async def _sure_anchor(connection: Connection, names: Names, get: _Get, entry: Entry | None) -> Anchor | None:
-    """The anchor, if its event is still there, or was removed on purpose."""
+async def _sure_anchor(
+    connection: Connection, names: Names, get: _Get, entry: Entry | None
+) -> tuple[Anchor | None, Stored | None]:
+    """The anchor and its event, if that is still there; without the event if that was removed on purpose."""
     if entry is None:
-        return None
+        return None, None
     try:
         anchor = decode_anchor(entry.value)
     except msgspec.DecodeError:
-        return None
+        return None, None
     if anchor.version != VERSION:
-        return None
+        return None, None
     stored = await get({"seq": anchor.sequence})
     if stored is None:
         # A stream that has grown again has something there; one that has not may have expired, or been purged.
-        return anchor if await last_sequence(connection, names.events_stream) >= anchor.sequence else None
-    return anchor if anchor.holds(stored) else None
+        purged = await last_sequence(connection, names.events_stream) >= anchor.sequence
+        return (anchor if purged else None), None
+    return (anchor, stored) if anchor.holds(stored) else (None, None)
 
 
 def _ledger(record: Record, entries: Mapping[str, Entry]) -> Ledger | None:
@@ -169,18 +177,47 @@ async def _is_sure(ledger: Ledger, anchor: Anchor, get: _Get) -> bool:
     return stored is not None and abs(stored.time - ledger.stored_at) < _SAME_TIME
 
 
-async def _has_gap(names: Names, run_id: str, ledgers: Mapping[str, Ledger], anchor: Anchor, get: _Get) -> bool:
-    """Whether a ledger lacks an event before the anchor, or is missing although there is such an event.
+class _Look(NamedTuple):
+    """Looks for the last events of many runs, up to the anchor."""
 
-    Of two bookkeepers the one that comes home late may write its anchor after its successor has removed the ledgers
-    that lie before it.
-    """
-    ledger = ledgers.get(run_id)
-    seen = ledger.sequence if ledger is not None else 0
-    if seen >= anchor.sequence:
-        return False
-    following = await get({"seq": seen + 1, "next_by_subj": names.run_events(run_id)})
-    return following is not None and following.sequence <= anchor.sequence
+    connection: Connection
+    names: Names
+    anchor: Anchor
+    get: _Get
+
+    async def newest(self, seen: Mapping[str, int], event: Stored | None) -> dict[str, int]:
+        """The sequence of each run's last event up to the anchor, or of one behind what was `seen` of it, if there is.
+
+        One question for all of them, since each of its own makes the server search from the run's last event on. It
+        needs the anchor's own `event` to be there: a replica that does not give it is behind.
+        """
+        if event is None:
+            return await self._one_by_one(seen)
+        wanted = [event.subject, *(self.names.run_events(run_id) for run_id in seen)]
+        found = await direct.last_of_each(self.connection, self.names.events_stream, wanted, self.anchor.sequence)
+        if found is None and len(seen) > 1:
+            runs = list(seen)
+            halves = (runs[: len(runs) // 2], runs[len(runs) // 2 :])
+            parts = [await self.newest({run_id: seen[run_id] for run_id in half}, event) for half in halves]
+            return parts[0] | parts[1]
+        if found is None or not any(stored.sequence == self.anchor.sequence for stored in found):
+            return await self._one_by_one(seen)
+        newest: dict[str, int] = {}
+        for stored in found:
+            run_id = self.names.run_of_event(stored.subject)
+            newest[run_id] = max(newest.get(run_id, 0), stored.sequence)
+        return newest
+
+    async def _one_by_one(self, seen: Mapping[str, int]) -> dict[str, int]:
+        async def following(run_id: str, sequence: int) -> Stored | None:
+            return await self.get({"seq": sequence + 1, "next_by_subj": self.names.run_events(run_id)})
+
+        found = await asyncio.gather(*[following(run_id, sequence) for run_id, sequence in seen.items()])
+        return {
+            run_id: stored.sequence
+            for run_id, stored in zip(seen, found, strict=True)
+            if stored is not None and stored.sequence <= self.anchor.sequence
+        }
 
 
 def _digest(stored: Stored) -> str:

@@ -52,6 +52,8 @@ class Checkpoints:
         self._names = names
         self._saved: dict[str, _Saved] = {}
         self._anchor_revision = 0
+        self._anchored = 0
+        """Sequence of the last anchor that was written."""
         self._part = min(PART, connection.max_payload // 2)
 
     # --- loading -----------------------------------------------------------------------------------
@@ -78,16 +80,21 @@ class Checkpoints:
 
     # --- saving ------------------------------------------------------------------------------------
 
-    async def save(self, books: Iterable[Book], anchor: Anchor) -> None:
-        """Write what has changed of the books, then the anchor, up to which all of them were folded."""
+    async def save(self, books: Iterable[Book], anchor: Anchor | None) -> None:
+        """Write what has changed of the books, then the anchor, up to which all of them were folded.
+
+        Without an anchor nothing was folded in this reign. Ledgers may have changed all the same: of runs that have
+        ended, or whose history was read.
+        """
         live = {book.run_id: book for book in books if book.live}
-        changed = [book for book in live.values() if self._has_changed(book)]
-        for start in range(0, len(changed), _AT_ONCE):
-            await asyncio.gather(*[self._save(book) for book in changed[start : start + _AT_ONCE]])
         gone = {run_id: self._saved.pop(run_id) for run_id in list(self._saved) if run_id not in live}
         heads = [(ledger_key(run_id), saved.revision) for run_id, saved in gone.items()]
         await self._remove([*heads, *(part for saved in gone.values() for part in saved.parts)])
-        await self._drop_anchor(anchor)
+        changed = [book for book in live.values() if self._has_changed(book)]
+        for start in range(0, len(changed), _AT_ONCE):
+            await asyncio.gather(*[self._save(book) for book in changed[start : start + _AT_ONCE]])
+        if anchor is not None and anchor.sequence != self._anchored:
+            await self._drop_anchor(anchor)
 
     def _has_changed(self, book: Book) -> bool:
         saved = self._saved.get(book.run_id)
@@ -136,6 +143,8 @@ class Checkpoints:
         except Conflict:
             found = await self._records.get(LEDGER_ANCHOR_KEY, leader=True)
             self._anchor_revision = found.revision if found else 0  # next time
+        else:
+            self._anchored = anchor.sequence
 
     async def _write(self, key: str, value: bytes, revision: int) -> int:
         if revision:

@@ -379,12 +379,9 @@ class Reign:
 
     async def _save(self) -> None:
         """Leave to the next bookkeeper what was folded."""
-        saved = 0
         while True:
             await asyncio.sleep(self._settings.checkpoint_interval)
-            if self._last is None or self._last.sequence == saved:
-                continue
-            anchor = Anchor.of(self._last)
+            anchor = Anchor.of(self._last) if self._last is not None else None
             # A run that is not known yet, and has events before the anchor, would be taken for one without.
             unknown = [book for book in self._books if book.record is None and book.held]
             while any(self._books.get(book.run_id) is book and book.record is None for book in unknown):  # noqa: ASYNC110
@@ -397,8 +394,6 @@ class Reign:
                 await self._checkpoints.save(self._books, anchor)
             except CorralError as error:
                 log.warning("a checkpoint was not written", extra={"error": str(error)})
-            else:
-                saved = anchor.sequence
 
 
 def _is_stopping(book: Book) -> bool:

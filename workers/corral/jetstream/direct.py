@@ -9,7 +9,7 @@ import asyncio
 import base64
 import calendar
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -108,6 +108,34 @@ async def all_on(connection: Connection, stream: str, subject: str, *, timeout: 
         start = some[-1].sequence + 1
 
 
+async def last_of_each(
+    connection: Connection, stream: str, subjects: Sequence[str], up_to: int, *, timeout: float = 5.0
+) -> list[Stored] | None:
+    """The last message of each subject that matches one of `subjects`, among those up to the sequence `up_to`.
+
+    None if they are more than the server gives at once (1,024), or too large together. A replica may be behind.
+    """
+    name = connection.api_subject(f"DIRECT.GET.{stream}")
+    body = msgspec.json.encode({"multi_last": subjects, "up_to_seq": up_to})
+    while True:
+        try:
+            *messages, end = await _replies(connection, name, body, timeout)
+        except Outage:
+            continue
+        headers = end.headers or {}
+        match status_of(end):
+            case "204":
+                if int(headers.get("Nats-Num-Pending", "0")):
+                    return None
+                return [stored for message in messages if (stored := _stored(message)) is not None]
+            case "404":
+                return []
+            case "413":
+                return None
+            case status:
+                raise _refused(name, status, headers)
+
+
 class Outage(Exception):
     """The connection was lost on the way."""
 
@@ -131,10 +159,12 @@ async def batch(
             return found, int(headers.get("Nats-Num-Pending", "0"))
         case "404":
             return [], 0
-        case "503":
-            raise NoResponder(name)
         case status:
-            raise ApiError(int(status or 0), headers.get("Description", ""))
+            raise _refused(name, status, headers)
+
+
+def _refused(name: str, status: str | None, headers: Mapping[str, str]) -> NoResponder | ApiError:
+    return NoResponder(name) if status == "503" else ApiError(int(status or 0), headers.get("Description", ""))
 
 
 async def _replies(connection: Connection, name: str, body: bytes, timeout: float) -> list[Message]:
