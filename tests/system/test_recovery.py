@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 
 import msgspec
 import pytest
 
+from corral import patrol
+from corral.bookkeeper import Bookkeeper
 from corral.errors import DuplicateRun, Unconfirmed
 from corral.jetstream.topology import purge
+from corral.roster import Roster
 from corral.runs import Marker, Record, State, decode_record, encode
 from corral.subjects import interrupt_key, run_key, unique_key
 from tests.system.pools import System
@@ -82,6 +86,30 @@ async def test_a_start_without_its_key_is_undone_and_may_be_made_again(system: S
     again = await client.start("leaf", 1, unique="k", id="half")
     assert (await system.audit(again)).status.status == "success"
     assert system.truth()["leaf 1"] == 1
+
+
+async def test_runs_are_looked_at_some_at_a_time_and_each_in_its_turn(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system.set(publish_timeout=0.2, beat=0.05)
+    monkeypatch.setattr(patrol, "AT_ONCE", 2)
+    monkeypatch.setattr(patrol, "REPAIRS", 1)
+    left = {f"half{number}" for number in range(5)}
+    for run_id in left:
+        await leave(system, run_id, "starting", unique=run_id)
+    client = await system.client()
+    bookkeeper = Bookkeeper(client.connection, system.settings, Roster(system.settings.death))
+    leading = asyncio.create_task(bookkeeper.lead())
+
+    async def undone() -> None:
+        async for batch in client.read_records():
+            left.difference_update(run_id for run_id, record in batch if record and record.state == "aborted")
+            if not left:
+                return
+
+    await within(undone(), "the ends of all starts that were left")
+    leading.cancel()
+    await asyncio.wait({leading})
 
 
 async def test_a_producer_that_wakes_up_late_finds_its_start_undone_and_lets_go_of_the_key(

@@ -60,7 +60,7 @@ class Bitmap:
     @classmethod
     def of_packed(cls, packed: dict[int, bytes]) -> Bitmap:
         """What `packed` gave."""
-        return cls({page: int.from_bytes(bits, "little") for page, bits in packed.items()})
+        return cls({page: int.from_bytes(bits, "little") for page, bits in packed.items()}) if packed else EMPTY
 
     def packed(self) -> dict[int, bytes]:
         """Page number -> its bits, the lowest first."""

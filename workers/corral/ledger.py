@@ -51,6 +51,26 @@ _EventOfARound = (
 class Ledger:
     """The fold of one run's events. `topic` is the root's."""
 
+    __slots__ = (
+        "crash_counts",
+        "crashed",
+        "durations",
+        "first_at",
+        "interrupt",
+        "interrupted_at",
+        "last_at",
+        "numbers",
+        "over",
+        "parts",
+        "receipt",
+        "round",
+        "sequence",
+        "status",
+        "stored_at",
+        "tree",
+        "waits",
+    )
+
     def __init__(self, topic: str) -> None:
         self.tree = Tree(topic)
         self.sequence = 0

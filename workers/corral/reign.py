@@ -27,6 +27,7 @@ from corral.jetstream.records import Records
 from corral.jetstream.topology import last_sequence
 from corral.ledger import Ledger
 from corral.oddities import Oddities
+from corral.patrol import LOOK, Patrol
 from corral.questions import ASK
 from corral.record_writer import RecordWriter
 from corral.recovery import Recovery
@@ -34,20 +35,16 @@ from corral.roster import Roster
 from corral.runs import Record, decode_marker, decode_record
 from corral.settings import Settings
 from corral.stranded import Stranded
-from corral.subjects import Names, is_run_id, run_key
+from corral.subjects import Names, is_run_id
 from corral.trimming import Trimming
 from corral.write_anew import write_anew
 
 log = logging.getLogger(__name__)
 
-LOOK = 1.0
-"""Seconds between two looks at what time alone can change: deaths of workers, queues that empty."""
-UNKNOWN = 30.0
-"""Seconds after which a run that has events or a marker and no record is forgotten: its record has expired."""
+PAUSE = 0.1
+"""Seconds between two looks at what will come soon."""
 LAG = 10.0
 """Seconds in which a copy of the event stream that lags behind must have caught up."""
-REPAIRS = 16
-"""Runs that are repaired at once."""
 HISTORIES = 16
 """Histories that are read at once: each takes a consumer, and a server that makes thousands answers nobody else."""
 
@@ -87,7 +84,6 @@ class Reign:
         self._sources: list[Reader] = []
         """All that is read."""
         self._closing: list[Callable[[], Coroutine[None, None, None]]] = []
-        self._repairs = asyncio.Semaphore(REPAIRS)
         self._histories = asyncio.Semaphore(HISTORIES)
         self._checkpoints = Checkpoints(connection, records, names)
         self._writer = RecordWriter(records, self._books, roster, settings)
@@ -103,8 +99,24 @@ class Reign:
             fold_to=self._fold_to,
             group=group,
         )
-        self._recovery = Recovery(
-            connection=connection, records=records, publisher=publisher, names=names, settings=settings, roster=roster
+        self._patrol = Patrol(
+            records=records,
+            books=self._books,
+            recovery=Recovery(
+                connection=connection,
+                records=records,
+                publisher=publisher,
+                names=names,
+                settings=settings,
+                roster=roster,
+            ),
+            ending=self._ending,
+            writer=self._writer,
+            fold_to=self._fold_to,
+            on_record=self._on_record,
+            oddities=self._oddities,
+            pause=min(LOOK, settings.beat),
+            group=group,
         )
         self._stranded = Stranded(
             connection=connection,
@@ -115,7 +127,6 @@ class Reign:
             books=self._books,
             fold_to=self._fold_to,
         )
-
         self._trimming = Trimming(connection, names, self._books.forget)
 
     async def begin(self) -> None:
@@ -138,7 +149,7 @@ class Reign:
             self._fold(self._events),
             self._caught_up(self._events, end),
             self._writer.run(),
-            self._look(),
+            self._patrol.run(),
             self._look_for_stranded(),
             self._trimming.run(),
             self._save(),
@@ -247,7 +258,7 @@ class Reign:
         """Fold the history of a run of which no ledger is kept: a retry has brought it back."""
         book.reopening = True
         # Every change of the record comes here, as long as the history is not read: the first that has it ends that.
-        patience = LAG / LOOK * 10
+        patience = LAG / PAUSE
         while self._books.get(book.run_id) is book and book.held is not None:
             try:
                 async with self._histories:
@@ -256,10 +267,10 @@ class Reign:
                 complete = patience < 0 or await self._is_complete(book, ledger)
             except Exception as error:  # noqa: BLE001  # one run that cannot be read must not stop all others
                 log.warning("a history could not be read yet", extra={"run": book.run_id, "error": str(error)})
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(10 * PAUSE)
             else:
                 if not complete:
-                    await asyncio.sleep(LOOK / 10)
+                    await asyncio.sleep(PAUSE)
                 elif book.held is not None:
                     book.open(ledger)
                     self._ending.look_at(book)
@@ -320,52 +331,6 @@ class Reign:
 
     # --- what time alone changes -------------------------------------------------------------------
 
-    async def _look(self) -> None:
-        """See to what no event announces: workers that die, runs that stand still."""
-        while True:
-            await asyncio.sleep(min(LOOK, self._settings.beat))
-            now = time.monotonic()
-            for book in self._books:
-                if book.live:
-                    self._ending.look_at(book)
-                    if book.shown_running:
-                        self._writer.touch([book.run_id])
-                    if self._recovery.due(book, now):
-                        self._group.create_task(self._repair(book))
-                elif book.record is None and now - book.moved_at > UNKNOWN:
-                    book.moved_at = now
-                    self._group.create_task(self._look_up(book))
-            self._ending.heard()
-
-    async def _repair(self, book: Book) -> None:
-        book.moved_at = time.monotonic()  # look again only after as long a time
-        async with self._repairs:
-            try:
-                moved_at = book.moved_at
-                await self._fold_to()
-                if book.live and book.moved_at == moved_at:
-                    await self._recovery.repair(book)
-            except Exception as error:  # noqa: BLE001  # one run that cannot be repaired must not stop all others
-                log.warning("a run could not be repaired", extra={"run": book.run_id, "error": str(error)})
-
-    async def _look_up(self, book: Book) -> None:
-        """Forget a run that has no record; if it has one, that must have been missed."""
-        try:
-            entry = await self._records.get(run_key(book.run_id), leader=True)
-        except CorralError as error:
-            log.warning("a record could not be looked up", extra={"run": book.run_id, "error": str(error)})
-            return
-        if entry is None:
-            if book.record is None:
-                self._books.forget(book.run_id)
-            return
-        try:
-            self._on_record(book.run_id, entry.value, entry.revision, gone=False)
-        except Unreadable as error:
-            self._oddities.note("a run whose record cannot be read is left alone", run=book.run_id, error=str(error))
-            if book.record is None:
-                self._books.forget(book.run_id)
-
     async def _look_for_stranded(self) -> None:
         """Find messages that the server has forgotten."""
         while True:
@@ -385,7 +350,7 @@ class Reign:
             # A run that is not known yet, and has events before the anchor, would be taken for one without.
             unknown = [book for book in self._books if book.record is None and book.held]
             while any(self._books.get(book.run_id) is book and book.record is None for book in unknown):  # noqa: ASYNC110
-                await asyncio.sleep(LOOK / 10)  # rare, and nobody waits for it
+                await asyncio.sleep(PAUSE)  # rare, and nobody waits for it
             # After an outage the server may have lost a tail: then a run that has ended here may be live again, and
             # who reads a checkpoint without its ledger, yet with an anchor behind its events, would count it anew.
             for reader in self._sources:

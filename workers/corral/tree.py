@@ -26,6 +26,8 @@ _NOBODY: TaskId = (-1, -1)
 class Tree:
     """All batches of a run whose root has `topic`. Who changes a batch does it within `changing`."""
 
+    __slots__ = ("batches", "chains", "root", "tallies", "topic")
+
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.root = Batch(0, _NOBODY)
