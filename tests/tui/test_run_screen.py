@@ -1,6 +1,7 @@
 """A run in depth, the workers, help, and how the dashboard is left."""
 
 import asyncio
+import re
 
 import msgspec
 import pytest
@@ -216,3 +217,18 @@ async def test_a_list_can_be_read_while_it_is_replaced() -> None:
         table = stage.app.screen.query_one(Table)
         await asyncio.gather(stage.press(*"jjjkkjjG"), *(stage.tick(0.1) for _ in range(20)))
         assert table.cursor == table.keys[-1]
+
+
+async def test_it_is_said_how_far_the_events_are_read() -> None:
+    source = opened()
+    detail = source.state.detail
+    assert detail is not None
+    detail.caught_up = False
+    async with dashboard(source, run_id=BIG) as stage:
+        assert "reading events 99%" in stage.text()  # never all of them before that is certain
+        detail.fold.ledger.sequence = detail.first + (source.state.folds[BIG].ledger.sequence - detail.first) // 4
+        await stage.tick()
+        assert re.search(r"reading events 2[45]%", stage.text())
+        detail.first = 0
+        await stage.tick()
+        assert stage.line_with("reading events").endswith("reading events")

@@ -221,3 +221,31 @@ async def test_hostile_names_draw_harmlessly() -> None:
         assert "[red][2Jna" in stage.line_with("evil")
         await stage.press("enter")
         assert "\x1b" not in stage.text()
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_the_table_is_as_wide_while_a_filter_is_typed(size: tuple[int, int]) -> None:
+    state = State()
+    state.link = Link(phase="live", ready=True)
+    for index in range(300):
+        state.put_record(final(f"r{index:03d}", "nightly", ago=1_000 + index, took=1, success=1))
+    async with dashboard(PlainSource(state), size) as stage:
+        before = stage.lines()[2]
+        await stage.press("slash")
+        await stage.tick()
+        assert stage.lines()[2] == before
+
+
+async def test_a_unique_key_stands_behind_the_topic_where_there_is_room() -> None:
+    state = State()
+    state.link = Link(phase="live", ready=True)
+    state.put_record(record("a", "reindex", unique="Shop/7"))
+    state.put_record(record("b", "reindex", unique="x" * 900))
+    source = PlainSource(state)
+    async with dashboard(source, (120, 40)) as stage:
+        assert "reindex  Shop/7 " in stage.line_with(" a ")
+        assert "reindex  xxxxx" in stage.line_with(" b ")
+        await stage.pilot.resize_terminal(80, 24)
+        await stage.tick()
+        assert "Shop" not in stage.text()
+        assert "reindex " in stage.line_with(" a ")

@@ -29,13 +29,16 @@ def total_width(columns: tuple[Column, ...]) -> int:
     return 2 + sum(column.width + column.gap for column in columns)
 
 
-def run_columns(width: int, widest: Mapping[str, int], *, id_width: int, topic_width: int) -> tuple[Column, ...]:
+def run_columns(
+    width: int, widest: Mapping[str, int], *, id_width: int, topic_width: int, name_width: int = 0
+) -> tuple[Column, ...]:
     """The columns of the list of runs.
 
-    `widest` has the largest counts to make room for, `id_width` and `topic_width` are those of the longest shown. When
-    it is narrow, gaps shrink first, then the status is its glyph alone, then the least important columns go, and the
-    bar as the last of them.
+    `widest` has the largest counts to make room for, `id_width` and `topic_width` are those of the longest shown, and
+    `name_width` that of the longest topic with a unique key behind it. When it is narrow, gaps shrink first, then the
+    status is its glyph alone, then the least important columns go, and the bar as the last of them.
     """
+    topic_width = max(topic_width, name_width)
     columns = _all_run_columns(widest, id_width, max(len("TOPIC"), min(topic_width, 16)))
     if width < NARROW:
         columns = _narrow(_without(columns, "total", "stopped", "rate", "eta", "age"))

@@ -88,6 +88,8 @@ class Detail:
         self.fronts = Fronts()
         self.work: dict[str, Work] = {}
         """By worker."""
+        self.first = 0
+        """The sequence of its first event; 0 before there is one."""
         self.seen_events = 0
         self.seen_errors = 0
         self.caught_up = False
@@ -112,6 +114,7 @@ class Detail:
         if sequence <= self.fold.ledger.sequence:
             return
         round = self.fold.ledger.round
+        self.first = self.first or sequence
         self.fold.apply(sequence, at, event)
         if self.fold.ledger.round > round:
             self.fronts.begin(sequence)

@@ -11,6 +11,7 @@ from corral.events import quantile
 from corral.ledger import Ledger
 from corral_tui import figures
 from corral_tui.columns import NARROW, SMALL, WIDE
+from corral_tui.fold import Detail
 from corral_tui.forecast import forecast, stalled_for
 from corral_tui.fronts import Stragglers
 from corral_tui.pulse import Pulse
@@ -158,6 +159,15 @@ def _latency(name: str, histogram: dict[int, int], shares: tuple[int, ...]) -> L
             return ()
         spans += [(f" p{share} ", "dim"), (figures.short(seconds), "text")]
     return tuple(spans)
+
+
+def reading(run: RunView, detail: Detail | None) -> str:
+    """How far the reading of a run's events is, as far as that can be said."""
+    if detail is None or not 0 < detail.first < run.sequence:
+        return "reading events"
+    # What others have stored in between counts too: it is about the share.
+    read = detail.fold.ledger.sequence - detail.first
+    return f"reading events {min(99, 100 * read // (run.sequence - detail.first))}%"
 
 
 def run_notes(run: RunView, width: int, *, served: bool, agrees: bool | None) -> list[Line]:

@@ -15,6 +15,8 @@ from corral_tui.text import clean
 from corral_tui.values import AtWork, ErrorView, EventView, RunView, ShareView
 
 Row = tuple[Line, ...]
+KEY = 8
+"""Cells behind a topic from which on a unique key is shown."""
 
 KIND_ROLES = {
     "failed": "error",
@@ -40,7 +42,7 @@ def _run_cell(run: RunView, column: Column, now: float, text: str) -> Line:
         case "run":
             cell = ((run.id[: column.width], "dim" if run.ended else "strong"),)
         case "topic":
-            cell = ((clean(run.topic), text),)
+            cell = _name(run, column.width, text)
         case "bar":
             cell = (*bar(run, column.width - PERCENT), (" ", text), *percent(run))
         case "rate" if run.stalled:
@@ -56,6 +58,14 @@ def _run_cell(run: RunView, column: Column, now: float, text: str) -> Line:
         case name if name in COUNTS:
             cell = _count_cell(run.counts, name, text)
     return cell
+
+
+def _name(run: RunView, width: int, text: str) -> Line:
+    """The topic, and behind it the unique key where enough of it fits to be recognized."""
+    topic = line((clean(run.topic), text))
+    if not run.unique or len(run.topic) + KEY > width:
+        return topic
+    return (*topic, (f"  {clean(run.unique)}", "dim"))
 
 
 COUNTS = {

@@ -157,7 +157,7 @@ class RunScreen(LiveScreen):
             self.refresh_bindings()
         self._paint_head(look)
         read = look.detail is not None and look.detail.caught_up
-        hint = self.tab.hint(look.detail) if look.detail is not None and read else "reading events"
+        hint = self.tab.hint(look.detail) if look.detail is not None and read else head.reading(look.run, look.detail)
         self.query_one(TabLine).show_tabs(
             [tab.labels(look) for tab in self._tabs], self._active, hint, roomy=self._roomy
         )

@@ -11,8 +11,9 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
+from corral.runs import Record
 from corral_tui import figures, filters, view
-from corral_tui.columns import WIDE, Column, run_columns
+from corral_tui.columns import NARROW, WIDE, Column, run_columns
 from corral_tui.exports import run_json
 from corral_tui.rows import run_row
 from corral_tui.screens.base import LiveScreen
@@ -94,6 +95,9 @@ class RunsScreen(LiveScreen):
                 state.widest,
                 id_width=min(shown, max((len(run_id) for run_id in order), default=0)),
                 topic_width=max((len(state.records[run_id].topic) for run_id in order), default=0),
+                name_width=max((_name_width(state.records[run_id]) for run_id in order), default=0)
+                if width >= NARROW
+                else 0,
             )
             columns = tuple(replace(c, title=sort.mark(c.name, c.title, c.width)) for c in columns)
             self._laid_out = made_for, columns
@@ -206,3 +210,8 @@ class RunsScreen(LiveScreen):
 
     def action_workers(self) -> None:
         self.app.push_screen(WorkersScreen())
+
+
+def _name_width(record: Record) -> int:
+    """Cells of what a run is called by those who started it: its topic, and behind it its unique key."""
+    return len(record.topic) + (2 + len(record.unique) if record.unique else 0)

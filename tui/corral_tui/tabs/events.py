@@ -24,7 +24,7 @@ class EventsTab(Tab):
     _kept: dict[str, EventView] = {}  # noqa: RUF012  replaced, never changed
 
     def compose(self) -> ComposeResult:
-        yield Table(id="events", empty="no events are stored any more")
+        yield Table(id="events", empty="no events are stored any more", follows=True)
 
     def labels(self, look: Look) -> tuple[str, ...]:
         seen = look.detail.seen_events if look.detail else 0

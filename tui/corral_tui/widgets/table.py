@@ -79,13 +79,23 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         def control(self) -> Table:
             return self.table
 
-    def __init__(self, *, id: str | None = None, empty: str = "", opens: bool = False, marks: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        id: str | None = None,
+        empty: str = "",
+        opens: bool = False,
+        marks: bool = False,
+        follows: bool = False,
+    ) -> None:
         super().__init__(id=id)
         self._empty = empty
         """What stands in an empty list."""
         self._opens = opens
         """Whether there is something behind a row."""
         self._takes_marks = marks
+        self._follows = follows
+        """A cursor on the first row stays there: of something that goes on, the newest is what is watched."""
         self._marked: set[str] = set()
         self._columns: tuple[Column, ...] = ()
         self._keys: Sequence[str] = ()
@@ -160,13 +170,17 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         in_view = self._cursor is not None and self._place() in self._visible()
         anchor = self._keys[top] if top and top < len(self._keys) else None
         old_place = self._index.get(self._cursor, 0) if self._cursor is not None else 0
+        follow = self._follows and bool(keys) and old_place == 0 and top == 0
         self._keys = keys
         self._index = {key: index for index, key in enumerate(keys)}
         self.virtual_size = Size(self.size.width, len(keys) + 1)
         if anchor is not None and anchor in self._index:
             # Rows that come in above do not push away what is being read.
-            self.scroll_to(y=self._index[anchor], animate=False)
-        if self._cursor not in self._index:
+            self._scroll(self._index[anchor])
+        if follow:
+            self._cursor = keys[0]
+            self.post_message(self.Moved(self, keys[0]))
+        elif self._cursor not in self._index:
             place = min(old_place, len(keys) - 1)
             self._cursor = keys[place] if keys else None
             if self._cursor is not None:
@@ -259,9 +273,13 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
     def _reveal(self) -> None:
         place, first, rows = self._place(), self._first_visible(), max(1, self.size.height - 1)
         if place < first:
-            self.scroll_to(y=place, animate=False)
+            self._scroll(place)
         elif place >= first + rows:
-            self.scroll_to(y=place - rows + 1, animate=False)
+            self._scroll(place - rows + 1)
+
+    def _scroll(self, top: int) -> None:
+        """Put a row on top; by force, because a list that has just grown has no scroll bar yet."""
+        self.scroll_to(y=top, animate=False, force=True)
 
     def on_click(self, event: events.Click) -> None:
         index = self._first_visible() + event.y - 1
