@@ -152,8 +152,7 @@ async def test_an_interrupted_run_that_waited_comes_back_by_a_retry(system: Syst
 
 
 async def test_a_producer_that_is_faster_than_the_workers_is_held_back_and_all_runs_end(system: System) -> None:
-    # A tenth is kept for what has begun: more than the starts take that are under way at once.
-    small(system, tasks=100 * KB)
+    small(system, tasks=30 * KB)
     await system.pool("pressure", slots=4)
     client = await system.client()
     runs: list[Run] = []
@@ -168,7 +167,7 @@ async def test_a_producer_that_is_faster_than_the_workers_is_held_back_and_all_r
                 refused += 1
                 await system.next_beat()
 
-    await within(asyncio.gather(*[produce() for _ in range(10)]), "the last start", 120.0)
+    await within(asyncio.gather(*[produce() for _ in range(20)]), "the last start", 120.0)
     assert refused
     for run in runs:
         await executed_once(system, run, 10)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
 
-from corral import StorageFull, trimming
+from corral import StorageFull, headroom, trimming
 from corral.election import stand
 from corral.headroom import Headroom
 from corral.jetstream.connection import Connection
@@ -147,12 +148,29 @@ async def test_room_is_kept_for_the_records_of_what_is_queued(archive: Archive) 
         await archive.publisher.store(archive.names.task(f"q{n}", "t"), b"x")
     assert await archive.fullness() > trimming.BEGIN
     assert await archive.trimming.look() > 0
-    headroom = Headroom(archive.connection, archive.names)
-    await headroom.take(100)
+    async with Headroom(archive.connection, archive.names).taken(100):
+        pass
     for n in range(600, 900):
         await archive.publisher.store(archive.names.task(f"q{n}", "t"), b"x")
     with pytest.raises(StorageFull):
-        await Headroom(archive.connection, archive.names).take(100)
+        async with Headroom(archive.connection, archive.names).taken(100):
+            pass
+
+
+async def test_room_is_kept_for_starts_that_are_under_way(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each look would give away again what was taken, and is not stored yet."""
+    monkeypatch.setattr(headroom, "LOOK_AGAIN", -1.0)
+    room = Headroom(archive.connection, archive.names)
+
+    async def all_at_once() -> None:
+        async with AsyncExitStack() as starts:
+            for _ in range(10_000):
+                await starts.enter_async_context(room.taken(10_000))
+
+    with pytest.raises(StorageFull):
+        await all_at_once()
+    async with room.taken(10_000):
+        pass
 
 
 async def test_a_bookkeeper_is_elected_although_its_lease_finds_no_room_at_first(archive: Archive) -> None:

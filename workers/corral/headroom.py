@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from corral.errors import CorralError, StorageFull
 from corral.jetstream.connection import Connection
@@ -33,16 +35,20 @@ class Headroom:
         self._names = names
         self._left = 0.0
         """Bytes that may still be taken, in the fullest of the streams."""
+        self._under_way = 0
+        """Bytes of starts that may not be stored yet: an answer of the server says nothing of them."""
         self._fullest = ""
         self._good_until = 0.0
         self._looking = asyncio.Lock()
 
-    async def take(self, size: int) -> None:
-        """Let a start with a message of `size` bytes go on.
+    @asynccontextmanager
+    async def taken(self, size: int) -> AsyncIterator[None]:
+        """Let a start with a message of `size` bytes go on, which is stored in here.
 
         Raises:
             StorageFull: a stream is so full that the rest is kept for runs that have begun.
         """
+        size += OVERHEAD
         if self._lacks(size):
             async with self._looking:
                 if self._lacks(size):
@@ -50,7 +56,12 @@ class Headroom:
         if self._left < size:
             kept = f"{1 - FOR_STARTS:.0%} of its limit are kept for runs that have begun"
             raise StorageFull(self._fullest, kept)
-        self._left -= size + OVERHEAD
+        self._left -= size
+        self._under_way += size
+        try:
+            yield
+        finally:
+            self._under_way -= size
 
     def _lacks(self, size: int) -> bool:
         return self._left < size or time.monotonic() > self._good_until
@@ -65,5 +76,5 @@ class Headroom:
         else:
             left = {name: FOR_STARTS * limit - used for name, (used, limit) in streams.items() if limit > 0}
             self._fullest = min(left, key=lambda name: left[name], default="")
-            self._left = left.get(self._fullest, float("inf"))
+            self._left = left.get(self._fullest, float("inf")) - self._under_way
         self._good_until = time.monotonic() + LOOK_AGAIN

@@ -9,6 +9,7 @@ finishes what a dead producer left; it is a failure only if the record was abort
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import time
@@ -92,7 +93,7 @@ class Starter:
             topic, body, unique, ask=unique is None, on_duplicate=on_duplicate, id=id, replace=replace
         )
 
-    async def _start(  # noqa: C901  # the steps of a start, in one place
+    async def _start(
         self,
         topic: str,
         body: bytes,
@@ -114,10 +115,20 @@ class Starter:
         if others and (on_duplicate != "replace" or replace is None):
             # Most refusals end here, before anything is written.
             return self._refused(str(key), str(holder), on_duplicate)
-        if not known:
-            await self._headroom.take(len(body))
-        if others and replace is not None:
-            await replace(str(holder))
+        async with contextlib.nullcontext() if known else self._headroom.taken(len(body)):
+            if others and replace is not None:
+                await replace(str(holder))
+            return await self._store(run_id, topic, body, key, on_duplicate, replace)
+
+    async def _store(  # noqa: PLR0917
+        self,
+        run_id: str,
+        topic: str,
+        body: bytes,
+        key: str | None,
+        on_duplicate: OnDuplicate,
+        replace: Callable[[str], Awaitable[object]] | None,
+    ) -> str:
         record = Record(
             id=run_id,
             topic=topic,
