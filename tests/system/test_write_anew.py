@@ -106,6 +106,35 @@ async def test_who_keeps_the_books_has_the_lease_again_before_it_writes(records:
     await asyncio.wait({standing})
 
 
+async def test_the_lease_is_kept_however_long_the_writing_takes(records: Failing) -> None:
+    elected, writing, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def lead() -> None:
+        elected.set()
+        await asyncio.Future()
+
+    async def write() -> None:
+        writing.set()
+        await done.wait()
+
+    standing = asyncio.ensure_future(stand(records, "me", 1.0, lead, make_room=write, write_anew=write))
+    await within(elected.wait(), "the election")
+    await records.erase()
+    await within(writing.wait(), "the writing")
+
+    async def renewals() -> None:
+        seen = set()
+        async for batch in records.watch(LEADER_KEY):
+            seen |= {stored.sequence for stored in batch if stored.operation is None}
+            if len(seen) > 3:
+                return
+
+    await within(renewals(), "three renewals of the lease")
+    done.set()
+    standing.cancel()
+    await asyncio.wait({standing})
+
+
 async def test_what_a_pool_says_of_its_topics_is_there_again_and_what_others_say_stays(
     records: Failing, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from corral.errors import Conflict, CorralError, PermissionDenied, StorageFull
 from corral.jetstream.records import Records
@@ -27,7 +27,7 @@ async def stand(
     lead: Callable[[], Awaitable[None]],
     *,
     make_room: Callable[[], Awaitable[None]],
-    write_anew: Callable[[], Awaitable[None]],
+    write_anew: Callable[[], Coroutine[None, None, None]],
     only: bool = False,
 ) -> None:
     """Stand for election until cancelled; while elected, run `lead`. `lease` is in seconds.
@@ -72,50 +72,55 @@ async def _renew(  # noqa: PLR0917
     lease: float,
     revision: int,
     leading: asyncio.Future[None],
-    write_anew: Callable[[], Awaitable[None]],
+    write_anew: Callable[[], Coroutine[None, None, None]],
 ) -> None:
-    """Keep the lease while `leading` goes on; returns when either is over."""
+    """Keep the lease while `leading` goes on; returns when either is over, and what had to be written anew is."""
     loop = asyncio.get_running_loop()
     good_until = loop.time() + lease
-    try:
-        while not leading.done():
-            await asyncio.wait({leading}, timeout=lease / 3)
-            try:
-                async with asyncio.timeout_at(good_until):
-                    revision = await records.update(LEADER_KEY, name.encode(), revision, ttl=lease)
-            except (CorralError, TimeoutError) as error:
+    async with asyncio.TaskGroup() as writing:
+        try:
+            while not leading.done():
+                await asyncio.wait({leading}, timeout=lease / 3)
                 until = loop.time() + lease
-                if isinstance(error, Conflict) and (regained := await _regain(records, name, lease, write_anew)):
-                    revision, good_until = regained, until
-                elif isinstance(error, Conflict) or loop.time() >= good_until:
-                    log.warning("no longer the bookkeeper", extra={"pool": name, "error": str(error)})
-                    return
-            else:
-                good_until = loop.time() + lease
-    finally:
-        if loop.time() < good_until:
-            await _resign(records, revision)
+                try:
+                    async with asyncio.timeout_at(good_until):
+                        revision = await records.update(LEADER_KEY, name.encode(), revision, ttl=lease)
+                except (CorralError, TimeoutError) as error:
+                    regained = None
+                    if isinstance(error, Conflict) and await _was_erased(records, lease):
+                        # Before anything else, so that nobody is elected who knows nothing of the runs.
+                        regained = await _take_again(records, name, lease)
+                        # Also if another one was quicker: this is the only copy.
+                        writing.create_task(write_anew())
+                    if regained is not None:
+                        revision, good_until = regained, until
+                    elif isinstance(error, Conflict) or loop.time() >= good_until:
+                        log.warning("no longer the bookkeeper", extra={"pool": name, "error": str(error)})
+                        return
+                else:
+                    good_until = until
+        finally:
+            if loop.time() < good_until:
+                await _resign(records, revision)
 
 
-async def _regain(records: Records, name: str, lease: float, write_anew: Callable[[], Awaitable[None]]) -> int | None:
-    """The revision of a new lease, where the old one was erased with all that is stored; None if it was not."""
+async def _was_erased(records: Records, lease: float) -> bool:
+    """Whether the lease was erased with all that is stored. One that has ended, or was given back, leaves a mark."""
     while True:
         try:
-            if not await records.is_blank(LEADER_KEY):
-                return None  # it has ended, or was given back: that leaves a mark
-            break
+            return await records.is_blank(LEADER_KEY)
         except CorralError as error:
             log.warning("whether the bucket was erased is not known yet", extra={"error": str(error)})
             await asyncio.sleep(lease / 3)
-    revision = None
+
+
+async def _take_again(records: Records, name: str, lease: float) -> int | None:
+    """The revision of a new lease; None if it is refused."""
     try:
-        # Before anything else, so that nobody is elected who knows nothing of the runs.
-        revision = await records.create(LEADER_KEY, name.encode(), ttl=lease)
+        return await records.create(LEADER_KEY, name.encode(), ttl=lease)
     except CorralError as error:
         log.warning("the lease could not be taken again", extra={"pool": name, "error": str(error)})
-    # Also if another one was quicker, and for longer than the lease if need be: this is the only copy.
-    await write_anew()
-    return revision
+        return None
 
 
 async def _resign(records: Records, revision: int) -> None:

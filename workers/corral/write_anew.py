@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 RUNS_AT_ONCE = 200
 """Runs that are written at once."""
 PAUSE = 0.5
-"""Seconds between two tries of what could not be written."""
+"""Seconds until what could not be written is tried again; each time as long again, up to:"""
+LONGEST = 30.0
 
 
 async def write_anew(records: Records, books: Iterable[Book]) -> None:
@@ -28,6 +29,7 @@ async def write_anew(records: Records, books: Iterable[Book]) -> None:
     """
     left = [book for book in books if book.record is not None]
     log.error("the bucket was erased; live runs are written anew", extra={"runs": len(left)})
+    pause = PAUSE
     while left:
         failed: dict[str, CorralError] = {}
         for start in range(0, len(left), RUNS_AT_ONCE):
@@ -37,7 +39,8 @@ async def write_anew(records: Records, books: Iterable[Book]) -> None:
         left = [book for book in left if book.run_id in failed]
         for error in list(failed.values())[:1]:
             log.warning("runs could not be written anew yet", extra={"runs": len(left), "error": str(error)})
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST)
 
 
 async def _write(records: Records, book: Book, failed: dict[str, CorralError]) -> None:
