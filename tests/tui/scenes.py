@@ -48,6 +48,8 @@ class PlainSource:
         self.answer: asyncio.Future[Receipt | None] | None = None
         self.answers: list[asyncio.Future[Receipt | None]] = []
         self.retried: list[str] = []
+        self.selected: list[Sequence[str] | None] = []
+        """What each of these retries is limited to."""
         self.brought_back: asyncio.Future[int] | None = None
         self.dismissed: list[tuple[How, list[str]]] = []
         self.departed: asyncio.Future[list[Departure]] | None = None
@@ -101,8 +103,9 @@ class PlainSource:
         del run_id
         return [(sequence, at, events.encode_event(event)) for sequence, at, event in self.stored], True
 
-    async def retry(self, run_id: str) -> int:
+    async def retry(self, run_id: str, tasks: Sequence[str] | None = None) -> int:
         self.retried.append(run_id)
+        self.selected.append(tasks)
         self.brought_back = asyncio.get_running_loop().create_future()
         return await self.brought_back
 

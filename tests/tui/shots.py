@@ -243,6 +243,46 @@ def failed_run(*, recorded: int = 12) -> PlainSource:
     return run_of(run, ended_story(done=4_988, errors=12, seconds=42))
 
 
+def mixed_run() -> PlainSource:
+    """A run that has ended with errors of three kinds: 6, 4 and 2."""
+
+    def kind(event: AnyEvent) -> AnyEvent:
+        if not isinstance(event, events.Failed) or event.task[1] < 4_994:
+            return event
+        if event.task[1] < 4_998:
+            return failed(event.task[1], "TimeoutError", "no answer within 30 s", TRACEBACK.replace("fetch", "ask"))
+        return failed(event.task[1], "Killed", "the process was ended by signal 9", "")
+
+    story = ended_story(done=4_988, errors=12, seconds=42)
+    return run_of(ended_run(success=4_988, error=12), [(sequence, at, kind(event)) for sequence, at, event in story])
+
+
+def partly_retried() -> PlainSource:
+    """The same, of which a retry has brought back two of one kind, of which one has failed again."""
+    source = mixed_run()
+    ends = [
+        events.Ends("thumbnail", BATCH, 1, "success", [(4_988, 4_989)]),
+        events.Ends("thumbnail", BATCH, 1, "error", [(4_989, 4_990)]),
+    ]
+    again = msgspec.structs.replace(
+        failed(4_989, "shop.table.Missing", "no row 12989 in product", TRACEBACK), round=1, topic="thumbnail"
+    )
+    told: list[AnyEvent] = [
+        events.Reopened(round=1, tasks=[("thumbnail", BATCH, [(4_988, 4_990)])]),
+        again,
+        events.Ended(worker="ws1-4021-3", number=9_001, tasks=ends),
+        events.RunEnded(round=1, status="failed"),
+    ]
+    run = msgspec.structs.replace(ended_run(success=4_989, error=11), round=1, seq=3_010)
+    detail = source.state.detail
+    assert detail is not None
+    for number, event in enumerate(told):
+        source.state.apply(STOPPED, 3_007 + number, NOW - 300 + number, event, now=NOW - 300)
+        detail.apply(3_007 + number, NOW - 300 + number, event)
+    source.state.put_record(run)
+    return source
+
+
 def queued_run() -> PlainSource:
     waits = record("k0avd5rm27jy", "mail.digest", state="queued", created_at=NOW - 130, started_at=None)
     return run_of(msgspec.structs.replace(waits, unique="digest/2026-11-24"))
@@ -361,6 +401,8 @@ SHOTS: dict[str, Shot] = {
     "run-topics": Shot(big_run, "2", run=BIG),
     "run-errors": Shot(big_run, "3", run=BIG, sizes=(LEAST, *ALL)),
     "run-each-error": Shot(big_run, "3 e j", run=BIG, sizes=(LEAST, *ALL)),
+    "run-errors-ended": Shot(mixed_run, "3 space", run=STOPPED, sizes=BOTH),
+    "run-errors-retried": Shot(partly_retried, "3 e G", run=STOPPED, sizes=BOTH),
     "run-error-read": Shot(big_run, "3 enter enter", run=BIG, sizes=(LEAST, NARROW)),
     "run-workers": Shot(big_run, "4", run=BIG),
     "run-events": Shot(big_run, "5", run=BIG),
@@ -387,6 +429,8 @@ SHOTS: dict[str, Shot] = {
     # Questions, and what comes of them.
     "ask-interrupt": Shot(working_day, INTERRUPT_BIG, sizes=(LEAST, *BOTH)),
     "ask-retry": Shot(working_day, "E g j r right", sizes=(NARROW,)),
+    "ask-retry-group": Shot(mixed_run, "3 j r", run=STOPPED, sizes=(LEAST, *BOTH)),
+    "ask-retry-marked": Shot(mixed_run, "3 space j space r", run=STOPPED, sizes=(NARROW,)),
     "ask-many": Shot(working_day, "asterisk i", sizes=BOTH),
     "ask-drain": Shot(crew, "w D", sizes=BOTH),
     "ask-stop-many": Shot(crew, "w P S", sizes=(NARROW,)),

@@ -77,9 +77,9 @@ def test_a_retry_takes_tasks_out_and_what_fails_again_may_fail_otherwise() -> No
     assert standing(detail) == {"Missing no row #": 0}
     before = detail.errors["1-0/0"]
     (group,) = detail.group_views()
-    assert "↻ retried" in _row(error_row(before, error_columns(80), 1))
-    assert "↻ retried" not in _row(error_row(before, error_columns(80), 0))
-    assert "↻ retried" in _row(group_row(group, group_columns(80), 1))
+    assert "↻ retried" in _row(error_row(before, error_columns(80), retried=detail.retried(before)))
+    assert "↻ retried" not in _row(error_row(before, error_columns(80), retried=False))
+    assert "↻ retried" in _row(group_row(group, group_columns(80), retried=detail.retried(group.sample)))
     assert "of an earlier round" in "".join(map(plain, error_lines(before, retried=True)))
     detail.apply(15, NOW, failed(0, "other", round=1))
     detail.apply(16, NOW, ended(0, round=1, number=2))

@@ -39,6 +39,7 @@ from corral_tui.summary import exit_code
 from corral_tui.terminal import copying, hung_up, progress, shows_progress
 from corral_tui.text import clean
 from corral_tui.theme import PLAIN, THEMES
+from corral_tui.values import Selected
 
 FRAME = 0.1
 """Seconds between two repaints: what happens in between is folded, and seen at once."""
@@ -215,6 +216,11 @@ class Dashboard(App[int], inherit_bindings=False):
     async def ask_retry(self, run_ids: list[str]) -> None:
         """Ask, and bring back what of the runs ended badly if the answer is yes."""
         await self.ordering.give("retry", run_ids)
+
+    @work
+    async def ask_retry_some(self, run_id: str, selected: Selected) -> None:
+        """Ask, and bring these tasks of a run back if the answer is yes."""
+        await self.ordering.retry_some(run_id, selected)
 
     @work
     async def ask_dismiss(self, how: How, workers: list[str]) -> None:

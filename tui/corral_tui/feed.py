@@ -91,8 +91,8 @@ class Feed:
     async def interrupt(self, run_id: str) -> Receipt | None:
         return await self._ordered(lambda client: client.interrupt(run_id, wait=True))
 
-    async def retry(self, run_id: str) -> int:
-        return await self._ordered(lambda client: client.run(run_id).retry())
+    async def retry(self, run_id: str, tasks: Sequence[str] | None = None) -> int:
+        return await self._ordered(lambda client: client.retry(run_id, tasks=tasks))
 
     async def dismiss(self, how: How, workers: Sequence[str]) -> list[Departure]:
         return await self._ordered(lambda client: (client.drain if how == "drain" else client.stop)(*workers))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from corral.events import AnyEvent, Ended, Failed
 from corral.ledger import Ledger
+from corral.messages import parse_task, task_text
 from corral.runs import Record
 from corral_tui.describe import ended_in, event_view
 from corral_tui.fronts import NONE, Fronts, Stragglers
@@ -108,6 +110,19 @@ class Detail:
     def group_views(self) -> list[GroupView]:
         """The groups of its errors, as they stand."""
         return self.groups.views(self.fold.ledger.tree, self.fold.ledger.sequence)
+
+    def retried(self, error: ErrorView) -> bool:
+        """Whether a retry has brought its task back since."""
+        return self.fold.ledger.tree.stale(parse_task(error.task), error.round)
+
+    def standing(self, errors: Iterable[ErrorView]) -> list[str]:
+        """Their tasks, each once, as far as they count and stand in error."""
+        tree, tasks = self.fold.ledger.tree, {error.task: parse_task(error.task) for error in errors}
+        return [text for text, task in tasks.items() if tree.outcome(task) == "error" and tree.is_counted(task)]
+
+    def standing_in(self, groups: Iterable[str]) -> list[str]:
+        """The tasks of these groups that stand in error."""
+        return [task_text(task) for task in self.groups.standing(groups, self.fold.ledger.tree)]
 
     def apply(self, sequence: int, at: float, event: AnyEvent) -> None:
         """Fold one event of this run; an event that was applied already is left out."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from corral.bitmap import PAGE, Bitmap
@@ -80,13 +81,11 @@ class Ordinals:
             else:
                 del pages[page]
 
-    def standing(self, tree: Tree) -> int:
-        """How many of them count and have ended as error, by the ledger."""
-        found = 0
+    def standing(self, tree: Tree) -> Iterator[tuple[int, Bitmap]]:
+        """(batch, ordinals) of those that count and have ended as error, by the ledger."""
         for batch_id, pages in self._pages.items():
             if (batch := tree.batches.get(batch_id)) is not None:
-                found += Bitmap(pages).both(batch.error).within(batch.cap).count()
-        return found
+                yield batch_id, Bitmap(pages).both(batch.error).within(batch.cap)
 
 
 class _Group:
@@ -140,13 +139,20 @@ class Groups:
     def views(self, tree: Tree, sequence: int) -> list[GroupView]:
         """All groups, the largest first; `sequence` is the last event in the tree."""
         if self._views[0] != (sequence, self._failures):
-            views = [_view(group, group.tasks.standing(tree)) for group in self._groups.values()]
+            views = [_view(group, tree) for group in self._groups.values()]
             views.sort(key=lambda view: (-view.count, -view.seen, view.first_at, view.key))
             self._views = (sequence, self._failures), views
         return self._views[1]
 
+    def standing(self, keys: Iterable[str], tree: Tree) -> list[TaskId]:
+        """The tasks of some groups that stand in error."""
+        groups = [self._groups[key] for key in keys if key in self._groups]
+        return sorted(
+            (batch, ordinal) for group in groups for batch, bits in group.tasks.standing(tree) for ordinal in bits
+        )
 
-def _view(group: _Group, count: int) -> GroupView:
+
+def _view(group: _Group, tree: Tree) -> GroupView:
     sample, rest = group.sample, group.key == OTHERS
     return GroupView(
         key=group.key,
@@ -155,7 +161,7 @@ def _view(group: _Group, count: int) -> GroupView:
         normal=f"of more than {MOST:,} kinds" if rest else normal(sample.message),
         place=place(sample.traceback),
         topic=sample.topic,
-        count=count,
+        count=sum(bits.count() for _, bits in group.tasks.standing(tree)),
         seen=group.seen,
         first_at=group.first_at,
         last_at=group.last_at,

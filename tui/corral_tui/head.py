@@ -185,6 +185,8 @@ def run_notes(run: RunView, width: int, *, served: bool, agrees: bool | None) ->
             notes.append((*said, ("  ", "text"), (ordered, "dim")))
         else:
             notes += [said, line((f" {ordered}", "dim"))] if ordered else [said]
+    elif run.status == "interrupted" and (who or why):
+        notes.append(line(("■ ", "interrupted"), (f"some tasks stay stopped{who}{why}", "text")))
     elif run.status == "queued" and not served:
         topic = clean(run.topic)
         notes.append(line(("· ", "warning"), (f"no worker serves {topic}: start a pool that does", "warning")))

@@ -25,7 +25,7 @@ from corral_tui.screens.confirm import (
     ConfirmStop,
 )
 from corral_tui.spans import Line
-from corral_tui.values import RunView
+from corral_tui.values import RunView, Selected
 
 if TYPE_CHECKING:
     from corral_tui.app import Dashboard
@@ -62,11 +62,25 @@ class Ordering:
         else:
             await self._give_many(kind, fitting)
 
-    async def _give_one(self, kind: Kind, run: RunView) -> None:
-        question: Confirm = ConfirmInterrupt(run.id) if kind == "interrupt" else ConfirmRetry(run.id)
+    async def retry_some(self, run_id: str, selected: Selected) -> None:
+        """Ask whether these tasks are to come back, and bring them back if the answer is yes."""
+        dashboard = self._dashboard
+        now = dashboard.now
+        with dashboard.source.lock:
+            run = dashboard.source.state.run(run_id, now)
+        if dashboard.read_only or run is None:
+            return
+        if not run.ended or not selected.tasks:
+            self._say(Order("retry", run.id, run.topic, now, ended_at=now, brought_back=0 if run.ended else None))
+        else:
+            await self._give_one("retry", run, selected)
+
+    async def _give_one(self, kind: Kind, run: RunView, selected: Selected | None = None) -> None:
+        question: Confirm = ConfirmInterrupt(run.id) if kind == "interrupt" else ConfirmRetry(run.id, selected)
         if not await self._dashboard.push_screen_wait(question):
             return
-        order = Order(kind, run.id, run.topic, self._dashboard.clock())
+        tasks = selected.tasks if selected is not None else None
+        order = Order(kind, run.id, run.topic, self._dashboard.clock(), tasks=tasks)
         self._say(order)
         await self._carry_out(order, run.id)
         order.ended_at = self._dashboard.clock()
@@ -96,7 +110,7 @@ class Ordering:
                 receipt = await source.interrupt(run_id)
                 order.receipt = _sum(order.receipt, receipt)
             else:
-                tasks = await source.retry(run_id)
+                tasks = await source.retry(run_id, order.tasks)
                 order.brought_back = (order.brought_back or 0) + tasks
         except CorralError as error:
             order.problem = str(error)

@@ -33,6 +33,8 @@ class Order:
     brought_back: int | None = None
     """Tasks that a retry has brought back; None if the run had not ended."""
     problem: str = ""
+    tasks: tuple[str, ...] | None = None
+    """What a retry is limited to; None if it is not."""
 
     def expired(self, now: float) -> bool:
         return self.ended_at is not None and now - self.ended_at > SHOWN

@@ -106,9 +106,8 @@ RETRIED: Span = ("↻ retried  ", "dim")
 """Before an error of an earlier round: it counts no more."""
 
 
-def error_row(error: ErrorView, columns: Sequence[Column], round: int) -> Row:
-    """An error in the list, in a run that is in this round; its traceback stands in the pane."""
-    retried = error.round < round
+def error_row(error: ErrorView, columns: Sequence[Column], *, retried: bool) -> Row:
+    """An error in the list; its traceback stands in the pane. One whose task a retry has brought back since is dim."""
     cells = {
         "at": line((figures.clock(error.at), "dim")),
         "topic": line(error.topic),
@@ -123,10 +122,10 @@ def error_row(error: ErrorView, columns: Sequence[Column], round: int) -> Row:
     return tuple(cells[column.name] for column in columns)
 
 
-def group_row(group: GroupView, columns: Sequence[Column], round: int) -> Row:
-    """A group of errors, in a run that is in this round. One that a retry has emptied is dim, and says so."""
+def group_row(group: GroupView, columns: Sequence[Column], *, retried: bool) -> Row:
+    """A group of errors. One that is empty is dim, and says so if a retry has brought its last one back."""
     text = "text" if group.count else "dim"
-    retried = not group.count and group.sample.round < round
+    retried = retried and not group.count
     cells = {
         "count": number(group.count, "error"),
         "spark": spark(group.spark, "error"),

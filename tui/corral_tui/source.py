@@ -51,8 +51,8 @@ class Source(Protocol):
         """
         ...
 
-    async def retry(self, run_id: str) -> int:
-        """Bring back what of an ended run failed or was interrupted; how many tasks that are.
+    async def retry(self, run_id: str, tasks: Sequence[str] | None = None) -> int:
+        """Bring back what of an ended run failed or was interrupted, or only these tasks; how many that are.
 
         Raises:
             CorralError: it is not known, or it was refused.

@@ -78,6 +78,16 @@ class RunView:
         return c.total == c.pending + c.running + c.success + c.error + c.interrupted
 
 
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Some tasks of a run that ended badly, for a retry of these alone."""
+
+    tasks: tuple[str, ...]
+    kinds: tuple[str, ...] = ()
+    """What they have in common, for people."""
+    outcome: Literal["error", "interrupted"] = "error"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doing:
     """Tasks of one run and topic that a worker executes."""

@@ -10,7 +10,7 @@ from corral_tui.code import json_line, trace_line
 from corral_tui.columns import NARROW, WIDE
 from corral_tui.spans import BETWEEN, Line, fitting, joined, line, plain
 from corral_tui.text import clean
-from corral_tui.values import ErrorView, Link, RunView, Truth
+from corral_tui.values import ErrorView, Link, RunView, Selected, Truth
 
 STALE = 5.0
 """Seconds after which records that stand still are worth a word: a change of bookkeeper takes less."""
@@ -130,6 +130,15 @@ def retry_text(run: RunView) -> str:
     bad = [figures.plural(counts.error, "error")] if counts.error else []
     bad += [f"{figures.count(counts.interrupted)} interrupted"] if counts.interrupted else []
     return f"brings back {' and '.join(bad) or 'nothing'}; {figures.count(counts.success)} stay done"
+
+
+def retry_some_text(run: RunView, selected: Selected) -> str:
+    """What a retry of some tasks would do now."""
+    counts, tasks = run.counts, selected.tasks
+    name = f"task {tasks[0]}, one of" if len(tasks) == 1 else f"{figures.count(len(tasks))} of"
+    if selected.outcome == "interrupted":
+        return f"brings back {name} {figures.count(counts.interrupted)} interrupted, and who has to send it again"
+    return f"brings back {name} {figures.plural(counts.error, 'error')}; the others stay as they ended"
 
 
 # --- designed states --------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from corral_tui.leaving import fitting, impact
 from corral_tui.spans import Line, line
 from corral_tui.state import State
 from corral_tui.text import clean
-from corral_tui.values import RunView
+from corral_tui.values import RunView, Selected
 from corral_tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 BOX, EDGE = 72, 8
 """Cells of a question at most, and those of its edges."""
+KINDS = 4
+"""Kinds of errors that a question names."""
 
 
 def wrapped(lines: Sequence[Line], width: int) -> list[Line]:
@@ -125,6 +127,10 @@ class ConfirmRun(ConfirmOne):
         super().__init__()
         self.run_id = run_id
 
+    def verb(self) -> str:
+        """What is to be done with it."""
+        return self.VERB
+
     @abstractmethod
     def moot(self, run: RunView | None) -> str:
         """What has happened to the run meanwhile, so that there is nothing left to ask; empty if nothing has."""
@@ -133,13 +139,18 @@ class ConfirmRun(ConfirmOne):
     def impact(self, run: RunView) -> str:
         """What the order would do now."""
 
+    def details(self) -> list[Line]:
+        """What it is about, in more words."""
+        return []
+
     def question(self, state: State, now: float) -> list[Line]:
         run = state.run(self.run_id, now)
         moot = self.moot(run)
         if run is None or moot:
             return [line((f"run {self.run_id} {moot}", "strong")), ()]
-        title = line((f"{self.VERB} {clean(run.topic, 40)} ", "strong"), (run.id, "accent"), ("?", "strong"))
-        return [title, (), line((self.impact(run), "text"))]
+        verb = self.verb()
+        title = line((f"{verb} {clean(run.topic, 50 - len(verb))} ", "strong"), (run.id, "accent"), ("?", "strong"))
+        return [title, (), line((self.impact(run), "text")), *self.details()]
 
 
 class ConfirmLeave(ConfirmOne):
@@ -187,10 +198,23 @@ class ConfirmInterrupt(ConfirmRun):
 
 
 class ConfirmRetry(ConfirmRun):
-    """Whether to bring back what of a run ended badly."""
+    """Whether to bring back what of a run ended badly, or some of it."""
 
     VERB = "Retry"
     ROLE = "strong"
+
+    def __init__(self, run_id: str, selected: Selected | None = None) -> None:
+        super().__init__(run_id)
+        self.selected = selected
+
+    def verb(self) -> str:
+        tasks = self.selected.tasks if self.selected is not None else ()
+        return f"{self.VERB} {figures.plural(len(tasks), 'task')} of" if tasks else self.VERB
+
+    def details(self) -> list[Line]:
+        kinds = self.selected.kinds if self.selected is not None else ()
+        more = [f"and {len(kinds) - KINDS} more kinds"] if len(kinds) > KINDS else []
+        return [line((text, "dim")) for text in (*kinds[:KINDS], *more)]
 
     def moot(self, run: RunView | None) -> str:
         if run is None:
@@ -198,7 +222,7 @@ class ConfirmRetry(ConfirmRun):
         return "" if run.ended else "is under way again"
 
     def impact(self, run: RunView) -> str:
-        return view.retry_text(run)
+        return view.retry_text(run) if self.selected is None else view.retry_some_text(run, self.selected)
 
 
 class Word(Input):

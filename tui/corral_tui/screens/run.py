@@ -16,7 +16,7 @@ from corral_tui.look import Look
 from corral_tui.screens.base import LiveScreen
 from corral_tui.screens.task import TaskScreen
 from corral_tui.screens.workers import WorkersScreen
-from corral_tui.spans import Line, line
+from corral_tui.spans import Line, joined, line
 from corral_tui.tabs.base import Tab
 from corral_tui.tabs.errors import ErrorsTab
 from corral_tui.tabs.events import EventsTab
@@ -207,7 +207,7 @@ class RunScreen(LiveScreen):
 
     def notice(self, now: float) -> Line:
         """Orders, but not what the head of this run says anyway."""
-        return self.dashboard.notice(now, without=self.run_id)
+        return joined([self.tab.said(), self.dashboard.notice(now, without=self.run_id)])
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == ("interrupt" if self._ended else "retry") or (action in OF_A_RUN and not self.tab.display):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from textual import work
 from textual.binding import Binding, BindingType
@@ -16,6 +16,7 @@ from corral_tui import taskview
 from corral_tui.screens.base import LiveScreen
 from corral_tui.spans import Line, line
 from corral_tui.story import Story
+from corral_tui.values import Selected
 from corral_tui.widgets.lines import Lines
 from corral_tui.widgets.pane import Pane
 
@@ -25,6 +26,7 @@ class TaskScreen(LiveScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "app.back", "back", key_display="esc"),
+        Binding("r", "retry_task", "retry task"),
         Binding("R,f5", "again", "read again", key_display="R"),
     ]
     AUTO_FOCUS = "Pane"
@@ -34,6 +36,8 @@ class TaskScreen(LiveScreen):
         self.run_id, self.task_id = run_id, task
         self._story = Story(task)
         self._problem = ""
+        self._ended_as: Literal["error", "interrupted"] | None = None
+        """How it stands in a run that is over, if that can be retried."""
 
     def body(self) -> Iterable[Widget]:
         yield Lines(id="head")
@@ -64,8 +68,26 @@ class TaskScreen(LiveScreen):
         if ledger is not None:
             stands = taskview.task_stands(self.task_id, ledger, named.get(self.task_id), now)
         self.query_one("#head", Lines).show([(), title, stands, ()])
+        outcome = ledger.tree.outcome(self.task_id) if ledger is not None and run is not None and run.ended else None
+        ended_as = outcome if outcome in ("error", "interrupted") else None
+        if ended_as != self._ended_as:
+            self._ended_as = ended_as
+            self.refresh_bindings()
         body = state.body(self.run_id) if self.task_id == ROOT else b""
         self.query_one(Pane).show(taskview.story_lines(self._story, body, self._problem))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "retry_task":
+            return self._ended_as is not None and not self.dashboard.read_only
+        return super().check_action(action, parameters)
+
+    def action_retry_task(self) -> None:
+        """Bring this task back."""
+        if self._ended_as is None:
+            return
+        kinds = tuple(f"{error.type}  {error.message}" for error in self._story.errors[-1:])
+        selected = Selected((task_text(self.task_id),), kinds if self._ended_as == "error" else (), self._ended_as)
+        self.dashboard.ask_retry_some(self.run_id, selected)
 
     def copied(self) -> str:
         errors = self._story.errors

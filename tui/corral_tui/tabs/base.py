@@ -9,6 +9,7 @@ from textual.containers import Container
 
 from corral_tui.fold import Detail
 from corral_tui.look import Look
+from corral_tui.spans import Line
 
 if TYPE_CHECKING:
     from corral_tui.app import Dashboard
@@ -45,6 +46,10 @@ class Tab(Container):
     @abstractmethod
     def exported(self) -> Any:
         """What is shown, as JSON."""
+
+    def said(self) -> Line:
+        """What has been done here, for the line of notices."""
+        return ()
 
     def hint(self, detail: Detail) -> str:
         """What it leaves out, or how it is used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -16,8 +17,9 @@ from corral_tui.fold import Detail
 from corral_tui.groups import GroupView
 from corral_tui.look import Look
 from corral_tui.rows import error_row, group_row
+from corral_tui.spans import Line, line
 from corral_tui.tabs.base import Tab
-from corral_tui.values import ErrorView
+from corral_tui.values import ErrorView, Selected
 from corral_tui.widgets.pane import Pane
 from corral_tui.widgets.table import Cells, Table
 
@@ -30,8 +32,12 @@ class ErrorsTab(Tab):
 
     TITLE = "Errors"
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "clear_marks", "clear marks", key_display="esc"),
         Binding("escape", "close_group", "back to the list", key_display="esc"),
         Binding("e", "each", "each error", show=False),
+        Binding("r", "retry_group", "retry group"),
+        Binding("r", "retry_task", "retry task"),
+        Binding("asterisk", "mark_all", "mark all shown", show=False, key_display="*"),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -42,10 +48,13 @@ class ErrorsTab(Tab):
         self._groups: dict[str, GroupView] = {}
         self._errors: dict[str, ErrorView] = {}
         self._kept: tuple[tuple[int, str | None], list[str]] = ((-1, None), [])
+        self._detail: Detail | None = None
+        self._bound: tuple[bool, bool] = (False, False)
+        """What the keys depend on, as they were shown last."""
 
     def compose(self) -> ComposeResult:
         with Container(id="errors-both"):
-            yield Table(id="errors", empty="no errors", opens=True)
+            yield Table(id="errors", empty="no errors", opens=True, marks=True)
             yield Pane(id="traceback", raised=True)
 
     def labels(self, look: Look) -> tuple[str, ...]:
@@ -56,17 +65,17 @@ class ErrorsTab(Tab):
 
     def hint(self, detail: Detail) -> str:
         if self._group is None:
-            over = bool(self.screen.check_action("retry", ()))
-            return "r brings back all of them: a retry is of the whole run" if over and self._groups else ""
+            these = "the marked groups" if self._marked() else "this group"
+            return f"r retries only {these}" if self._may_retry and self._groups else ""
         kept, seen = len(detail.errors), detail.seen_errors
         return f"of the last {figures.count(kept)} of {figures.count(seen)}" if seen > kept else ""
 
     def paint(self, look: Look) -> None:
-        detail = look.detail
+        detail = self._detail = look.detail
         if detail is None:
             return
         self.query_one("#errors-both").set_class(self.app.size.width >= WIDE, "beside")
-        groups, round = detail.group_views(), detail.fold.ledger.round
+        groups = detail.group_views()
         self._groups = {group.key: group for group in groups}
         table = self.query_one(Table)
         if self._group is None:
@@ -74,7 +83,9 @@ class ErrorsTab(Tab):
             known = self._groups
 
             def make(key: str) -> Cells | None:
-                return group_row(known[key], columns, round) if key in known else None
+                if key not in known:
+                    return None
+                return group_row(known[key], columns, retried=detail.retried(known[key].sample))
 
             table.show(columns, list(known), make)
         else:
@@ -83,7 +94,11 @@ class ErrorsTab(Tab):
         small = self.size.height < WITH_BOTH
         pane.display = bool(groups) and (not small or self._reads)
         table.display = not (small and self._reads)
-        pane.show(view.error_lines(chosen, retried=chosen.round < round) if chosen else [])
+        pane.show(view.error_lines(chosen, retried=detail.retried(chosen)) if chosen else [])
+        bound = (bool(groups), bool(self._marked()))
+        if bound != self._bound:
+            self._bound = bound
+            self.screen.refresh_bindings()
 
     def _show_each(self, table: Table, detail: Detail) -> None:
         if self._kept[0] != (detail.seen_errors, self._group):
@@ -95,8 +110,12 @@ class ErrorsTab(Tab):
             if self._group in self._groups:
                 sample = self._groups[self._group].sample
                 self._errors.setdefault(sample.key, sample)
-        columns, kept, round = error_columns(table.size.width), self._errors, detail.fold.ledger.round
-        table.show(columns, self._kept[1], lambda key: error_row(kept[key], columns, round) if key in kept else None)
+        columns, kept = error_columns(table.size.width), self._errors
+
+        def make(key: str) -> Cells | None:
+            return error_row(kept[key], columns, retried=detail.retried(kept[key])) if key in kept else None
+
+        table.show(columns, self._kept[1], make)
 
     @property
     def chosen(self) -> ErrorView | None:
@@ -118,7 +137,17 @@ class ErrorsTab(Tab):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters
-        return self._group is not None or action != "close_group" or self._reads
+        match action:
+            case "clear_marks":
+                return bool(self._marked()) and not self._reads
+            case "close_group":
+                return self._group is not None or self._reads
+            case "retry_group":
+                return self._may_retry and self._group is None and bool(self._groups)
+            case "retry_task":
+                return self._may_retry and self._group is not None
+            case _:
+                return True
 
     @on(Table.Opened)
     def _open(self, event: Table.Opened) -> None:
@@ -159,6 +188,53 @@ class ErrorsTab(Tab):
     def _another(self) -> None:
         self.query_one(Pane).scroll_home(animate=False)
         self.dashboard.tick()
+
+    # --- marks and orders ----------------------------------------------------------------------------
+
+    @property
+    def _may_retry(self) -> bool:
+        return bool(self.screen.check_action("retry", ()))
+
+    def _marked(self) -> list[str]:
+        """The marked ones of what is listed."""
+        marked = self.query_one(Table).marked
+        return [key for key in (self._groups if self._group is None else self._kept[1]) if key in marked]
+
+    def said(self) -> Line:
+        marked, what = len(self._marked()), "group" if self._group is None else "error"
+        return line((f"{figures.plural(marked, what)} marked", "marked")) if marked else ()
+
+    def action_mark_all(self) -> None:
+        table = self.query_one(Table)
+        table.mark(table.keys)
+        self.dashboard.tick()
+
+    def action_clear_marks(self) -> None:
+        self.query_one(Table).clear_marks()
+        self.dashboard.tick()
+
+    def action_retry_group(self) -> None:
+        """Bring back the marked groups, or else the one under the cursor."""
+        keys = self._marked() or [key for key in [self.query_one(Table).cursor] if key is not None]
+        groups = [self._groups[key] for key in keys if key in self._groups]
+        kinds = [f"{figures.count(group.count)}  {group.type}  {group.normal}" for group in groups if group.count]
+        self._retry(lambda detail: detail.standing_in(keys), kinds)
+
+    def action_retry_task(self) -> None:
+        """Bring back the tasks of the marked errors, or else the one under the cursor."""
+        marked = [self._errors[key] for key in self._marked() if key in self._errors]
+        errors = marked or [error for error in [self.chosen] if error is not None]
+        kinds = list(dict.fromkeys(f"{error.type}  {error.message}" for error in errors))
+        self._retry(lambda detail: detail.standing(errors), kinds)
+
+    def _retry(self, tasks: Callable[[Detail], list[str]], kinds: list[str]) -> None:
+        with self.dashboard.source.lock:
+            detail = self._detail
+            found = tasks(detail) if detail is not None and detail.caught_up else None
+        if detail is None or found is None:
+            self.dashboard.flash(("its errors are still being read", "dim"))
+            return
+        self.dashboard.ask_retry_some(detail.run_id, Selected(tuple(found), tuple(kinds)))
 
     def take_focus(self) -> None:
         self.query_one(Table).display = True

@@ -17,6 +17,8 @@ KEPT = (
     "fit",
     "interrupt",
     "retry",
+    "retry_group",
+    "retry_task",
     "drain",
     "stop",
     "play",
