@@ -28,6 +28,7 @@ from tests.system.apps.fanout import DISPATCH, Many
 from tests.system.pools import System
 from tests.system.stage import within
 from tests.system.test_checkpoints import anchored, forge
+from tests.system.test_retry import decide
 from tests.tui.drawn import drawn_lines
 
 
@@ -253,6 +254,35 @@ async def test_a_retry_is_carried_out_and_the_run_ends_once_more(system: System)
     finally:
         await asyncio.to_thread(feed.stop)
     assert (await system.audit(run)).status.status == "success"
+
+
+async def test_one_error_of_a_group_is_retried_and_the_others_stay(system: System) -> None:
+    await system.pool("again")
+    client = await system.client()
+    deciding = asyncio.create_task(decide(system, fails=4))
+    run = await client.start("parent", Family(30))
+    assert (await system.audit(run)).status.error == 9
+    deciding.cancel()
+    system.stage.open("child")
+    feed = Feed(system.url, system.settings.namespace)
+    app = SignallingDashboard(feed)
+    try:
+        async with app.run_test(size=(120, 40)) as pilot:
+            await app.until(lambda text: run.id[:8] in text and "✗" in text, "the failed run in the list")
+            await pilot.press("enter")
+            await app.until(lambda text: "Errors 9 in 1 group" in text and "proven" in text, "its errors")
+            await pilot.press("3", "enter", "r")
+            await app.until(lambda text: "one of 9 errors" in text, "the question")
+            await pilot.press("y")
+            await app.until(lambda text: "1 task brought back" in text and "Errors 8 in 1 group" in text, "the others")
+            await app.until(lambda text: "✗ failed" in text and "↻ retried" in text, "the end of the round")
+            await pilot.press("escape", "r")
+            await app.until(lambda text: "brings back 8 of 8 errors" in text, "the question about the group")
+            await pilot.press("y")
+            await app.until(lambda text: "✓ success" in text, "its success")
+    finally:
+        await asyncio.to_thread(feed.stop)
+    assert (await system.audit(run)).status.success == 39
 
 
 class SignallingDashboard(Dashboard):
