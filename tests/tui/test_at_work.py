@@ -16,7 +16,7 @@ from corral_tui.fold import Detail
 from corral_tui.spans import plain
 from corral_tui.state import State
 from corral_tui.taskmap import RUNNING, TaskMap
-from corral_tui.values import WorkerView
+from corral_tui.values import Link, WorkerView
 from tests.tui.drawn import Stage, dashboard
 from tests.tui.scenes import NOW, PlainSource, beat, live_events, record
 
@@ -73,6 +73,30 @@ def test_where_nothing_takes_long_that_is_said() -> None:
 def test_a_silent_worker_is_shown_as_it_was_last_heard() -> None:
     heard = beat("w-1", {"a": {"leaf": 1}}, longest=named((45, 60.0)))
     assert any("1 m  ━" in text for text in pane(worker(heard, ago=30.0)))
+
+
+async def test_while_the_server_is_away_nothing_grows_older() -> None:
+    source = small_run()
+    source.state.hear(NOW)
+    async with dashboard(source, run_id="a") as stage:
+        source.state.link = Link(phase="offline", since=NOW, ready=True)
+        for _ in range(2):
+            await stage.tick(30)
+            assert "longest 1 m" in stage.text()
+            assert "1 m 30 s" not in stage.text()
+
+
+async def test_the_pace_stands_still_as_soon_as_the_server_is_away() -> None:
+    source = small_run()
+    source.state.hear(NOW)
+    run = source.state.run("a", NOW)
+    assert run is not None
+    assert run.rate > 0
+    source.state.link = Link(phase="offline", since=NOW, ready=True)
+    for seconds in (0.5, 3, 60):
+        later = source.state.run("a", NOW + seconds)
+        assert later is not None
+        assert later.rate == run.rate
 
 
 def test_more_than_a_heartbeat_may_name_is_not_taken() -> None:

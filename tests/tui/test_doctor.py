@@ -10,7 +10,7 @@ from corral.doctor.finding import Finding
 from corral.errors import Unconfirmed
 from corral.runs import Beat
 from corral_tui.crew import KEPT, Paces, summary_lines, worker_columns, worker_lines, worker_row
-from corral_tui.diagnosis import Diagnosis, findings_lines, heading, hint
+from corral_tui.diagnosis import Diagnosis, findings_lines, heading, hint, vitals
 from corral_tui.spans import plain
 from corral_tui.state import State
 from tests.tui.drawn import dashboard
@@ -89,6 +89,7 @@ async def test_what_cannot_be_looked_at_is_said() -> None:
         await stage.press("d")
         await stage.tick()
         assert "could not look: " in stage.text()
+        assert "looking ..." not in stage.text()
 
 
 async def test_something_seriously_wrong_is_hinted_at_above_the_keys() -> None:
@@ -190,3 +191,8 @@ def test_a_silent_worker_is_told_to_the_diagnosis() -> None:
     state.beat(beat("w-1", {}, at=NOW + 3), NOW)
     (heard,) = state.heard(NOW + 9)
     assert (heard.ago, heard.ahead) == (9.0, 3.0)
+
+
+@pytest.mark.parametrize(("ahead", "said"), [(0.0002, "within a millisecond of ours"), (-2.0, "is 2 s behind ours")])
+def test_clocks_that_agree_are_not_told_to_differ(ahead: float, said: str) -> None:
+    assert said in plain(vitals(msgspec.structs.replace(facts(), server_ahead=ahead))[-1])

@@ -14,6 +14,7 @@ from corral import events
 from corral.events import AnyEvent
 from corral_tui import view
 from corral_tui.app import Dashboard
+from corral_tui.palette import MOST, best
 from corral_tui.spans import plain
 from corral_tui.terminal import LIMIT, copying, progress, shows_progress
 from corral_tui.theme import DEFAULT, PALETTES, THEMES, style
@@ -134,6 +135,15 @@ def test_all_that_is_said_stands_out_from_what_it_is_written_on(name: str) -> No
         for ground in (palette.ground, palette.raised, palette.cursor):
             dark, bright = sorted((luminance(look.split()[-1]), luminance(ground)))
             assert (bright + 0.05) / (dark + 0.05) >= least, (role, ground)
+
+
+def test_of_many_runs_the_palette_offers_the_one_that_is_called_so_first() -> None:
+    runs = [record(f"r{number:03d}", "shop", unique=f"Product/{number}") for number in range(300, 0, -1)]
+    found = best(runs, "product/17", lambda _: True)
+    assert [run.unique for run in found[:4]] == ["Product/17", "Product/179", "Product/178", "Product/177"]
+    assert len(found) == MOST
+    assert [run.id for run in best(runs, "R042", lambda _: False)] == ["r042"]
+    assert best(runs, "nothing", lambda _: False) == []
 
 
 async def test_the_palette_does_what_keys_do_and_finds_runs() -> None:

@@ -249,3 +249,24 @@ async def test_a_unique_key_stands_behind_the_topic_where_there_is_room() -> Non
         await stage.tick()
         assert "Shop" not in stage.text()
         assert "reindex " in stage.line_with(" a ")
+
+
+@pytest.mark.parametrize("looks_around", [False, True])
+async def test_the_cursor_begins_on_the_newest_run_in_whatever_order_they_are_read(*, looks_around: bool) -> None:
+    state = State()
+    state.link = Link(phase="live")
+    async with dashboard(PlainSource(state), (120, 24)) as stage:
+        for index in range(0, 90, 3):
+            state.put_record(final(f"r{index:03d}", "nightly", ago=1_000 - index, took=1, success=1))
+            await stage.tick()
+        assert "r087" in stage.cursor_line()
+        if looks_around:
+            await stage.press("j")
+        for index in range(90):
+            state.put_record(final(f"r{index:03d}", "nightly", ago=1_000 - index, took=1, success=1))
+        state.link = Link(phase="live", ready=True)
+        await stage.tick()
+        assert ("r084" if looks_around else "r089") in stage.cursor_line()
+        state.put_record(final("r090", "nightly", ago=1, took=1, success=1))
+        await stage.tick()
+        assert ("r084" if looks_around else "r089") in stage.cursor_line()  # from now on it stays on its run

@@ -105,8 +105,7 @@ def worker_row(worker: WorkerView, columns: Sequence[Column], now: float) -> Row
 def _longest_cell(worker: WorkerView, now: float) -> Line:
     if not worker.longest:
         return ()
-    at = worker.seen_at if worker.silent else now
-    return line((figures.short(at - worker.longest[0].since), "dim" if worker.silent else "text"))
+    return line((figures.short(worker.longest[0].seconds(now)), "dim" if worker.silent else "text"))
 
 
 def _state(worker: WorkerView) -> Line:
@@ -246,17 +245,15 @@ def _lanes(worker: WorkerView) -> list[Line]:
 
 def _longest(worker: WorkerView, now: float) -> list[Line]:
     """The tasks that it executes for longest, each with a bar for how long that is; and how young all others are."""
-    # Of one that is not heard any more it is known how long they had taken then.
-    at = worker.seen_at if worker.silent else now
     shown = worker.longest
     if not shown:
         return [line(("each for less than a second", "dim"))] if worker.busy else []
-    oldest = max(0.001, at - shown[0].since)
+    oldest = max(0.001, shown[0].seconds(now))
     topics = max(len(clean(each.topic, 40)) for each in shown)
     tasks = max(len(task_text(each.task)) for each in shown)
     lines: list[Line] = [line(("for longest", "head"))]
     for each in shown:
-        age = max(0.0, at - each.since)
+        age = each.seconds(now)
         length = max(1, round(BAR * age / oldest))
         lines.append(
             (
@@ -271,7 +268,7 @@ def _longest(worker: WorkerView, now: float) -> list[Line]:
     others = worker.busy - len(shown)
     if others > 0:
         # Only the longest are named, and none that has just begun: so much is known of all others.
-        below = at - shown[-1].since if len(shown) == LONGEST else LONG + at - worker.seen_at
+        below = shown[-1].seconds(now) if len(shown) == LONGEST else LONG + max(0.0, now - worker.seen_at)
         said = f"{figures.plural(others, 'other', 'others')}, {'' if others == 1 else 'each '}for less"
         lines.append(line((f"{said} than {figures.long(below)}", "dim")))
     return lines

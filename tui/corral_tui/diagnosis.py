@@ -45,11 +45,11 @@ def hint(diagnosis: Diagnosis | None, width: int) -> Line:
     return line(("✗ ", "shout"), (clean(bad[0].text, max(10, width - len(after) - 5)), "error"), (after, "dim"))
 
 
-def heading(diagnosis: Diagnosis | None, now: float, about: str) -> Line:
-    """How many findings of each kind there are, and how old that is."""
+def heading(diagnosis: Diagnosis | None, now: float, about: str, *, failed: bool = False) -> Line:
+    """How many findings of each kind there are, and how old that is; `failed`: the last look has come to nothing."""
     title = (f"Why is nothing moving?  {about}".rstrip(), "strong")
     if diagnosis is None:
-        return line(title, ("   looking ...", "dim"))
+        return line(title, ("   not known", "error") if failed else ("   looking ...", "dim"))
     counts = []
     for severity, (_, role) in MARKS.items():
         count = sum(finding.severity == severity for finding in diagnosis.findings)
@@ -107,6 +107,8 @@ def vitals(facts: Facts) -> list[Line]:
     if facts.server_ahead is not None:
         way = "ahead of" if facts.server_ahead > 0 else "behind"
         said = f"the server's is {figures.short(abs(facts.server_ahead))} {way} ours"
+        if abs(facts.server_ahead) < 0.001:
+            said = "the server's is within a millisecond of ours"
         lines.append(line((f"{'clock':<{room}}", "dim"), (said, "dim")))
     return lines
 

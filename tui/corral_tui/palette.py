@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
+from corral.runs import Record
 from corral_tui.text import clean
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ _PLAIN = ("command_palette", "move(", "page(", "edge(")
 """Actions that nobody looks up."""
 MOST = 20
 """Runs that are offered."""
+RESEMBLE = 2_000
+"""Runs, the newest, of which it is looked up whether they resemble what is typed: that takes its time."""
 BEFORE_KEY = 30
 """Cells before the keys."""
 
@@ -65,13 +68,10 @@ class Runs(Provider):
         matcher = self.matcher(query)
         with dashboard.source.lock:
             records = [dashboard.source.state.records[run_id] for run_id in dashboard.source.state.runs()]
-        offered = 0
-        for record in records:
-            name = clean(f"{record.topic} {record.id} {record.unique or ''}", 120).strip()
-            score = matcher.match(name)
-            if score > 0 and offered < MOST:
-                offered += 1
-                yield Hit(score, Content(name), self._open(record.id), text=name)
+        for place, record in enumerate(best(records, query, lambda text: matcher.match(text) > 0)):
+            name = _name(record)
+            # The palette sorts by score: what is meant most likely stands first.
+            yield Hit(1.0 - place / (2 * MOST), Content(name), self._open(record.id), text=name)
 
     def _open(self, run_id: str) -> Callable[[], None]:
         dashboard = cast("Dashboard", self.app)
@@ -80,3 +80,27 @@ class Runs(Provider):
             dashboard.open_run(run_id)
 
         return show
+
+
+def best(records: Sequence[Record], query: str, resembles: Callable[[str], bool]) -> list[Record]:
+    """The runs that are most likely meant, at most `MOST`.
+
+    First those that are called so, then those whose names contain it, then those that resemble it; of each kind in the
+    order of `records`.
+    """
+    wanted = query.lower().strip()
+    called = [
+        record for record in records if wanted in (record.id, record.topic.lower(), (record.unique or "").lower())
+    ]
+    found = {record.id: record for record in called[:MOST]}
+    for fits, among in ((lambda name: wanted in name.lower(), records), (resembles, records[:RESEMBLE])):
+        for record in among:
+            if len(found) >= MOST:
+                break
+            if record.id not in found and fits(_name(record)):
+                found[record.id] = record
+    return list(found.values())
+
+
+def _name(record: Record) -> str:
+    return clean(f"{record.topic} {record.id} {record.unique or ''}", 120).strip()

@@ -164,7 +164,7 @@ def share_row(share: ShareView, columns: Sequence[Column], now: float) -> Row:
 def at_work_cell(task: AtWork, now: float) -> Line:
     """Since when a worker executes a task, and which it is."""
     return line(
-        (f"{figures.long(now - task.since):>8}", "text"),
+        (f"{figures.long(task.seconds(now)):>8}", "text"),
         (f"  {task_text(task.task)}", "accent-dim"),
         (f"  {clean(task.topic, 40)}", "dim"),
     )

@@ -165,9 +165,12 @@ class State:
             del self._beats[next(iter(self._beats))]
 
     def unheard(self, now: float) -> float:
-        """Seconds since anything came from the server, if that is longer than between two answers; else 0."""
+        """Seconds since anything came from the server, if that is longer than between two answers; else 0.
+
+        Without a connection nothing can come: then there is nothing to wait for before it is said.
+        """
         silence = 0.0 if self.heard_at is None else now - self.heard_at
-        return silence if silence > UNHEARD else 0.0
+        return max(0.0, silence) if silence > UNHEARD or self.link.phase == "offline" else 0.0
 
     def server_now(self, now: float) -> float:
         """The server's time as far as it is known: while nothing comes from it, it stands still."""

@@ -42,7 +42,7 @@ def cell_line(  # noqa: PLR0917  # in the order in which they are said
 
 def at_work_text(task: AtWork, now: float) -> str:
     """Who executes a task, and for how long by now."""
-    return f"in work on {clean(task.worker, 40)} for {figures.long(now - task.since)}"
+    return f"in work on {clean(task.worker, 40)} for {figures.long(task.seconds(now))}"
 
 
 def map_legend(width: int) -> Line:

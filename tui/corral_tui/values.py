@@ -14,6 +14,8 @@ from corral.ledger import Counts, TaskState
 from corral.messages import TaskId
 from corral.runs import Status
 
+FRESH = 5.0
+"""Seconds for which a heartbeat is taken to hold."""
 Phase = Literal["connecting", "live", "offline"]
 
 
@@ -107,6 +109,12 @@ class AtWork:
     task: TaskId
     since: float
     """When it began, by the local clock."""
+    seen_at: float
+    """When the heartbeat came."""
+
+    def seconds(self, now: float) -> float:
+        """For how long it has been executed; where nothing was heard for long, for how long it had been then."""
+        return max(0.0, (now if now - self.seen_at <= FRESH else self.seen_at) - self.since)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,7 +134,14 @@ def executes(beat: Beat, run_id: str) -> bool:
 def at_work(beat: Beat, seen_at: float) -> tuple[AtWork, ...]:
     """What a heartbeat names of that which its worker executes, the longest first."""
     return tuple(
-        AtWork(worker=beat.id, run=each.run, topic=each.topic, task=each.task, since=seen_at - each.seconds)
+        AtWork(
+            worker=beat.id,
+            run=each.run,
+            topic=each.topic,
+            task=each.task,
+            since=seen_at - each.seconds,
+            seen_at=seen_at,
+        )
         for each in beat.longest[:LONGEST]
     )
 

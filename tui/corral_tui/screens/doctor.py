@@ -66,7 +66,9 @@ class DoctorScreen(LiveScreen):
 
     def repaint(self, now: float) -> None:
         about = f"run {self.run_id}" if self.run_id else ""
-        self.query_one("#heading", Lines).show([(), heading(self._diagnosis, now, about), ()])
+        self.query_one("#heading", Lines).show(
+            [(), heading(self._diagnosis, now, about, failed=bool(self._failure)), ()]
+        )
         pane = self.query_one(Pane)
         top = pane.scroll_offset.y
         pane.show(self._lines())

@@ -181,7 +181,7 @@ class RunScreen(LiveScreen):
                 late=late,
                 now=look.server_now,
                 width=width,
-                longest=max((look.now - each.since for each in look.at_work if each.task != ROOT), default=0.0),
+                longest=max((each.seconds(look.now) for each in look.at_work if each.task != ROOT), default=0.0),
             ),
             *head.run_notes(run, width, served=look.served, agrees=look.agrees),
         ]

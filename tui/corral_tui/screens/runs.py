@@ -66,7 +66,9 @@ class RunsScreen(LiveScreen):
         self._laid_out: tuple[object, tuple[Column, ...]] = (None, ())
 
     def body(self) -> Iterable[Widget]:
-        yield Table(id="runs", opens=True, marks=True)
+        table = Table(id="runs", opens=True, marks=True)
+        table.filling = True
+        yield table
         yield Centred(id="empty")
         yield FilterBox(id="filter", placeholder=filters.HELP, select_on_focus=False, compact=True)
 
@@ -83,6 +85,8 @@ class RunsScreen(LiveScreen):
         if self._terms:
             table.say_empty("no run fits the filter: esc clears it")
         table.show(columns, keys, lambda key: self._row(key, columns))
+        if state.link.ready:
+            table.filling = False
 
     def _columns(self, order: list[str]) -> tuple[Column, ...]:
         """Made anew where something has changed that they depend on, which is seldom."""

@@ -94,6 +94,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         self._opens = opens
         """Whether there is something behind a row."""
         self._takes_marks = marks
+        self.filling = False
+        """What there is already is still being read, in any order: the cursor waits on the first row for all of it."""
         self._follows = follows
         """A cursor on the first row stays there: of something that goes on, the newest is what is watched."""
         self._marked: set[str] = set()
@@ -170,11 +172,11 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         in_view = self._cursor is not None and self._place() in self._visible()
         anchor = self._keys[top] if top and top < len(self._keys) else None
         old_place = self._index.get(self._cursor, 0) if self._cursor is not None else 0
-        follow = self._follows and bool(keys) and old_place == 0 and top == 0
+        follow = bool(keys) and (self.filling or (self._follows and old_place == 0 and top == 0))
         self._keys = keys
         self._index = {key: index for index, key in enumerate(keys)}
         self.virtual_size = Size(self.size.width, len(keys) + 1)
-        if anchor is not None and anchor in self._index:
+        if anchor is not None and anchor in self._index and not self.filling:
             # Rows that come in above do not push away what is being read.
             self._scroll(self._index[anchor])
         if follow:
@@ -267,6 +269,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         return self._index.get(self._cursor, 0) if self._cursor is not None else 0
 
     def _go(self, place: int) -> None:
+        self.filling = False  # whoever looks around already is not to be brought back
         if self._keys:
             self.select(self._keys[max(0, min(place, len(self._keys) - 1))])
 
@@ -290,6 +293,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         if index >= len(self._keys):
             return
         key = self._keys[index]
+        self.filling = False
         if key == self._cursor and self._opens:
             self.action_open()
         else:
