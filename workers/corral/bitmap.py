@@ -31,7 +31,7 @@ class Bitmap:
                 width = min(left, PAGE - offset)
                 pages[page] = pages.get(page, 0) | ((1 << width) - 1) << offset
                 left, page, offset = left - width, page + 1, 0
-        return cls(pages)
+        return _shared(pages)
 
     @classmethod
     def of_range(cls, first: int, last: int) -> Bitmap:
@@ -42,7 +42,7 @@ class Bitmap:
     def of_one(cls, ordinal: int) -> Bitmap:
         """This ordinal alone."""
         page, offset = divmod(ordinal, PAGE)
-        return cls({page: 1 << offset})
+        return _shared({page: 1 << offset})
 
     @classmethod
     def of_int(cls, bits: int, first: int) -> Bitmap:
@@ -60,7 +60,7 @@ class Bitmap:
     @classmethod
     def of_packed(cls, packed: dict[int, bytes]) -> Bitmap:
         """What `packed` gave."""
-        return cls({page: int.from_bytes(bits, "little") for page, bits in packed.items()}) if packed else EMPTY
+        return _shared({page: int.from_bytes(bits, "little") for page, bits in packed.items()})
 
     def packed(self) -> dict[int, bytes]:
         """Page number -> its bits, the lowest first."""
@@ -183,3 +183,12 @@ class Bitmap:
 
 
 EMPTY = Bitmap()
+_ONE = {0: 1}
+_FIRST = Bitmap(_ONE)
+
+
+def _shared(pages: dict[int, int]) -> Bitmap:
+    """A bitmap of these pages. Most are of a run of one task, or of a root: all of these are the same two."""
+    if not pages:
+        return EMPTY
+    return _FIRST if pages == _ONE else Bitmap(pages)

@@ -111,15 +111,18 @@ async def read_checkpoint(
     loaded = Loaded(anchor, {}, set())
     if anchor is None:
         return loaded
-    for number, (run_id, record) in enumerate(live.items()):
-        if number % _AT_ONCE == 0:
-            await asyncio.sleep(0)  # many take longer than the lease lasts, which has to be renewed meanwhile
-        if ledger_key(run_id) in stored:
-            ledger = _ledger(record, stored)
-            if ledger is not None and await _is_sure(ledger, anchor, get):
-                loaded.ledgers[run_id] = ledger
-            else:
-                loaded.doubtful.add(run_id)
+
+    async def take(run_id: str, record: Record) -> None:
+        ledger = _ledger(record, stored)
+        if ledger is not None and await _is_sure(ledger, anchor, get):
+            loaded.ledgers[run_id] = ledger
+        else:
+            loaded.doubtful.add(run_id)
+
+    kept = [(run_id, record) for run_id, record in live.items() if ledger_key(run_id) in stored]
+    # Many take longer than the lease lasts, which has to be renewed meanwhile.
+    for start in range(0, len(kept), _AT_ONCE):
+        await asyncio.gather(*[take(*each) for each in kept[start : start + _AT_ONCE]])
     look = _Look(connection, names, anchor, get)
     seen = {run_id: loaded.ledgers[run_id].sequence if run_id in loaded.ledgers else 0 for run_id in live}
     behind = [run_id for run_id in live if run_id not in loaded.doubtful and seen[run_id] < anchor.sequence]
