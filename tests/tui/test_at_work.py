@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from corral import events
-from corral.ledger import Ledger
+from corral.ledger import Counts, Ledger
 from corral.messages import TaskId
 from corral.runs import LONGEST, Beat, Execution
 from corral_tui.crew import summary_lines, worker_lines
@@ -205,3 +205,36 @@ async def test_a_run_that_is_gone_offers_only_what_there_is_to_do() -> None:
         source.state.put_record(msgspec.structs.replace(gone))
         await stage.tick()
         assert "next bad" in stage.lines()[-1]
+
+
+async def test_all_that_is_shown_of_a_run_is_from_one_fold_and_adds_up() -> None:
+    """Its events come twice: with those of all runs, and by themselves, a moment sooner or later."""
+    source = small_run()
+    state = source.state
+    failed = events.Failed(
+        topic="leaf",
+        task=(1, 42),
+        error="E",
+        message="m",
+        traceback="",
+        attempt=1,
+        worker="w-1",
+        body=msgspec.Raw(b"1"),
+    )
+    end = events.Ended(worker="w-1", number=97, tasks=[events.Ends("leaf", 1, 0, "error", [(42, 43)])])
+    for sequence, event in ((1_001, failed), (1_002, end)):
+        state.apply("a", sequence, NOW, event, now=NOW)
+    detail = state.detail
+    assert detail is not None
+    async with dashboard(source, run_id="a") as stage:
+        assert "0 error" in stage.text()
+        assert "Errors 1" not in stage.text()
+        state.put_record(msgspec.structs.replace(state.records["a"], seq=1_002, counts=Counts(total=50, error=1)))
+        await stage.tick()
+        assert "1 error" in stage.text()  # what is recorded already is not held back
+        assert "reading events" in stage.text()
+        for sequence, event in ((1_001, failed), (1_002, end)):
+            detail.apply(sequence, NOW, event)
+        await stage.tick(1.0)
+        assert "Errors 1 in 1 group" in stage.text()
+        assert "reading events" not in stage.text()

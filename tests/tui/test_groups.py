@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -196,6 +197,14 @@ def test_parts_of_a_retry_that_come_again_reset_neither_stragglers_nor_what_stal
     detail.apply(11, NOW + 114, parts[0])
     assert stalled_for(run(pending=100, running=0), pulse, ledger, NOW + 115) == pytest.approx(12)
     assert detail.fronts.tops() == {(8, "leaf"): 40}
+
+
+def test_who_is_behind_with_the_events_does_not_call_a_run_stalled() -> None:
+    ledger, pulse = started(100).fold.ledger, steady(40, until=30)
+    waits = run(pending=100, running=0)
+    assert stalled_for(waits, pulse, ledger, NOW) is not None
+    ahead = dataclasses.replace(waits, sequence=ledger.sequence + 1)  # by the record
+    assert stalled_for(ahead, pulse, ledger, NOW) is None
 
 
 # --- forecasts ----------------------------------------------------------------------------------------

@@ -58,8 +58,14 @@ def stalled_for(run: RunView, pulse: Pulse, ledger: Ledger, now: float) -> float
     """Seconds for which nothing has ended although there is something to do; None for a run that is well.
 
     A run whose open tasks all wait for another attempt is not stalled, nor one whose tasks just take long, or all run.
+    And nothing is said while the record knows more than `ledger`: then it is we who do not move.
     """
-    if run.ended or run.status in ("queued", "interrupting") or not run.counts.pending:
+    if (
+        run.sequence > ledger.sequence
+        or run.ended
+        or run.status in ("queued", "interrupting")
+        or not run.counts.pending
+    ):
         return None
     if run.counts.retrying and run.counts.retrying == run.counts.pending and not run.counts.running:
         return None

@@ -29,3 +29,11 @@ class Look:
     """What is executed now, as far as it is known by name; the longest first."""
     served: bool = True
     """Whether any worker serves its topic."""
+
+    @property
+    def abreast(self) -> bool:
+        """Whether all that is known of the run's events has been read."""
+        detail = self.detail
+        if detail is None or not detail.caught_up:
+            return False
+        return self.run.ended or detail.fold.ledger.sequence >= self.run.sequence

@@ -195,6 +195,18 @@ class State:
         self._widen(view.counts)
         return view
 
+    def run_in_depth(self, run_id: str, now: float) -> RunView | None:
+        """The same, of the run that is looked at: from the very fold that its errors and tasks are from.
+
+        So all that is shown of it adds up; while that fold is behind, what is known elsewhere is better.
+        """
+        record, detail = self.records.get(run_id), self.detail
+        if record is None or not record.live or detail is None or detail.run_id != run_id or not detail.caught_up:
+            return self.run(run_id, now)
+        if detail.fold.ledger.sequence < record.seq or not detail.fold.agrees(record):
+            return self.run(run_id, now)
+        return self._from_fold(record, detail.fold, now)
+
     def agrees(self, run_id: str) -> bool | None:
         """Whether an ended run's record says what its events say when they are folded here; None if not known."""
         record, detail = self.records.get(run_id), self.detail

@@ -121,7 +121,7 @@ class RunScreen(LiveScreen):
     def look(self, now: float) -> Look | None:
         """What is shown; None if there is no such run (any more)."""
         state = self.dashboard.source.state
-        run = state.run(self.run_id, now)
+        run = state.run_in_depth(self.run_id, now)
         if run is None:
             return None
         return Look(
@@ -156,8 +156,10 @@ class RunScreen(LiveScreen):
             self._ended = look.run.ended
             self.refresh_bindings()
         self._paint_head(look)
-        read = look.detail is not None and look.detail.caught_up
-        hint = self.tab.hint(look.detail) if look.detail is not None and read else head.reading(look.run, look.detail)
+        run = look.run
+        hint = (
+            self.tab.hint(look.detail) if look.detail is not None and look.abreast else head.reading(run, look.detail)
+        )
         self.query_one(TabLine).show_tabs(
             [tab.labels(look) for tab in self._tabs], self._active, hint, roomy=self._roomy
         )
