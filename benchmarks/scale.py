@@ -1,8 +1,13 @@
-"""What the bookkeeper needs for a run of a million tasks, and for ten thousand runs at once; and how fast they are."""
+"""What the bookkeeper needs for a run of a million tasks, and for ten thousand runs at once; and how fast they are.
+
+And how long it takes until another one goes on when it is killed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from functools import partial
 
@@ -12,6 +17,8 @@ from benchmarks.figures import Figure
 from benchmarks.measuring import Benchmark, Bring
 from benchmarks.stage import Stage, memory_of, stage
 from benchmarks.tasks import rate
+from corral.checkpoint_reading import decode_anchor
+from corral.subjects import LEDGER_ANCHOR_KEY
 
 SMALL, LARGE = 50_000, 1_000_000
 SLOTS = 500
@@ -67,6 +74,49 @@ async def measure_many(count: int, repeat: int, bring: Bring) -> None:
             )
 
 
+async def measure_failover(count: int, repeat: int, bring: Bring) -> None:
+    """The bookkeeper is killed with so many runs live, and with none."""
+    for _ in range(repeat):
+        alone, _ = await _failover(0)
+        crowded, held = await _failover(count)
+        what = f"the bookkeeper is killed with {count:,} runs live"
+        bring(
+            [
+                Figure(f"{what}: until a new run has ended", crowded, "ms", "with none live", alone),
+                Figure(f"{what}: its successor holds at most", held, "MB"),
+            ]
+        )
+
+
+async def _failover(count: int) -> tuple[float, float]:
+    """Milliseconds until a run that is started then has ended, and megabytes of who takes over."""
+    async with stage(SPREAD, slots=SLOTS) as here:
+        if count:
+            await _started(here, count)
+        await _folded(here)
+        async with here.pool(SPREAD) as successor:
+            os.kill(here.bookkeeper, signal.SIGKILL)
+            began = time.perf_counter()
+            run = await here.client.start(SPREAD, Spread(NOTHING.name, 0))
+            ended, held = asyncio.ensure_future(run.wait()), 0.0
+            while not ended.done():
+                held = max(held, memory_of(successor))
+                await asyncio.wait({ended}, timeout=0.1)
+            if ended.result().status != "success":
+                raise RuntimeError(f"it has ended otherwise: {ended.result()}")
+            return 1e3 * (time.perf_counter() - began), held
+
+
+async def _folded(here: Stage) -> None:
+    """Return when a checkpoint holds what is stored now."""
+    run = await here.client.start(SPREAD, Spread(NOTHING.name, 0))
+    end = (await run.wait()).seq
+    async with asyncio.timeout(DEADLINE):
+        async for batch in here.client.operations.records.watch(LEDGER_ANCHOR_KEY):
+            if decode_anchor(batch[-1].data).sequence >= end:
+                return
+
+
 async def _started(here: Stage, count: int) -> set[str]:
     """Runs whose root has ended, and whose one task waits."""
     started: set[str] = set()
@@ -98,4 +148,5 @@ async def _until(here: Stage, runs: set[str], state: str) -> None:
 BENCHMARKS = [
     Benchmark("scale", 1, partial(measure, LARGE), partial(measure, LARGE // 5), long=True),
     Benchmark("runs-10k", 1, partial(measure_many, 10_000), partial(measure_many, 500), long=True),
+    Benchmark("failover", 1, partial(measure_failover, 20_000), partial(measure_failover, 500), long=True),
 ]
