@@ -232,6 +232,19 @@ def test_a_steady_pace_has_a_narrow_interval() -> None:
     assert found.high - found.low < 1
 
 
+def test_after_a_retry_only_the_pace_since_counts() -> None:
+    pulse = steady(400, until=1.5)
+    pulse.resumed_at = NOW - 1.25
+    assert forecast(run(), pulse, NOW) is None
+    assert pulse.rate(NOW) == 0
+    assert pulse.rate(NOW, 10.0) == 0
+    for step in range(4):
+        pulse.add(NOW - step / 4, 10)
+    found = forecast(run(), pulse, NOW)
+    assert found is not None
+    assert found.likely == pytest.approx(25, rel=0.3)
+
+
 def test_few_ends_have_a_wide_one() -> None:
     pulse = Pulse()
     pulse.add(NOW - 8, 2)

@@ -110,3 +110,26 @@ async def test_a_run_of_which_nothing_is_stored_has_no_replay() -> None:
         await stage.press("right_square_bracket")
         await stage.tick()
         assert "nothing is stored of it any more" in stage.text()
+
+
+async def test_on_every_tab_space_plays_and_nobody_is_called_gone() -> None:
+    source = PlainSource(look_into(busy_state()))
+    source.stored = story()
+    async with dashboard(source, (80, 24), run_id=BIG) as stage:
+        replay = await travelled(stage)
+        await stage.press("9")
+        await arrived(stage, replay)
+        await stage.press("0")
+        await arrived(stage, replay)
+        for tab in "12345":
+            await stage.press(tab)
+            assert "space play, pause" in stage.lines()[-1]
+            await stage.press("space")
+            assert replay.playing
+            await stage.press("space")
+            assert not replay.playing
+        await stage.press("9", "4")
+        await arrived(stage, replay)
+        assert "gone" not in stage.text()
+        assert "ws1-4021-1" in stage.text()
+        assert "marked" not in stage.text()

@@ -32,7 +32,7 @@ def forecast(run: RunView, pulse: Pulse, now: float) -> Forecast | None:
     left = run.counts.pending + run.counts.running
     if run.ended or run.status == "interrupting" or not run.counts.pending or pulse.first_at is None:
         return None  # and of what runs already, a pace says nothing
-    lived = max(1.0, now - pulse.first_at + STEP)  # the slot of the first one included
+    lived = max(1.0, now - max(pulse.first_at, pulse.resumed_at) + STEP)  # the slot of the first one included
     low = math.inf
     high = likely = 0.0
     for window in WINDOWS:

@@ -36,10 +36,13 @@ class Pulse:
             self._slots = {s: n for s, n in self._slots.items() if s > newest - self._kept}
 
     def rate(self, now: float, window: float = 3.0) -> float:
-        """Ends per second over the last `window` seconds, or since the first end, at least over one second."""
+        """Ends per second over the last `window` seconds, or since the first end, at least over one second.
+
+        What ended before a retry says nothing of the pace since.
+        """
         if self.first_at is None:
             return 0.0
-        window = min(window, max(1.0, now - self.first_at))
+        window = min(window, max(1.0, now - max(self.first_at, self.resumed_at)))
         return self._between(now - window, now) / window
 
     def ended(self, now: float, seconds: float) -> int:

@@ -145,10 +145,10 @@ def share_row(share: ShareView, columns: Sequence[Column], now: float) -> Row:
     """A worker on a run."""
     state = line(("▶ busy", "running")) if share.running else line(("· idle", "dim"))
     if not share.host:
-        state = line(("○ gone", "dim"))
+        state = line(("○ gone", "dim")) if share.known else ()
     cells = {
         "state": state,
-        "worker": line((clean(share.worker), "strong" if share.host else "dim")),
+        "worker": line((clean(share.worker), "strong" if share.host or not share.known else "dim")),
         "host": line((clean(share.host), "text")),
         "running": number(share.running, "running"),
         "rate": line((figures.rate(share.rate), "text")) if share.rate else (),

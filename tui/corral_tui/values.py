@@ -172,6 +172,8 @@ class ShareView:
     """When something ended there; 0 if nothing has."""
     host: str = ""
     """Empty for a worker that is gone."""
+    known: bool = True
+    """Whether it is known what it does now: of what was, it is not."""
     longest: AtWork | None = None
     """What of the run it has executed for longest, if for longer than a second."""
 

@@ -49,7 +49,8 @@ def replayed(record: Record, detail: Detail, at: float) -> tuple[RunView, list[S
         record, state="queued", interrupted_by=None, interrupt_reason=None, receipt=None, finished_at=None
     )
     view = run_view(young, detail.fold, at, {}, root_running=False)
-    return view, shares_of(record.id, dict.fromkeys(detail.work), detail.work, at)
+    shares = shares_of(record.id, dict.fromkeys(detail.work), detail.work, at)
+    return view, [replace(share, known=False) for share in shares]
 
 
 def run_view(

@@ -19,7 +19,8 @@ class ReplayScreen(RunScreen):
     """The run screen over a replay. Nothing can be ordered here."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "play", "play, pause"),
+        # Before the lists, in which it marks: there is nothing to mark here.
+        Binding("space", "play", "play, pause", priority=True),
         Binding("left_square_bracket", "skip(-1)", "earlier", key_display="["),
         Binding("right_square_bracket", "skip(1)", "later", key_display="]"),
         Binding("left_curly_bracket", "step(-1)", "an event earlier", show=False, key_display="{"),
