@@ -30,6 +30,11 @@ from corral.runs import Record, encode
 from corral.server import EmbeddedServer
 
 LIVE, FINISHED = 300, 1_000
+MANY = 100_000
+FLIGHT = 500
+"""Records that are being stored at once."""
+COMING = 100
+"""Runs a second that end while a dashboard is watched."""
 EVENTS, ENDS = 1_000, 10
 """Events a second, and ends in each."""
 SECONDS = 15.0
@@ -265,6 +270,80 @@ async def measure_memory(tasks: int, repeat: int, bring: Bring) -> None:
             bring([Figure(f"dashboard: holds with {tasks:,} tasks open", most, "MB")])
 
 
+async def measure_many(count: int, repeat: int, bring: Bring) -> None:
+    """So many runs that have ended, from their records alone; and then some more that come and end."""
+    async with server() as (client, url):
+        numbers = iter(range(count))
+
+        async def put_some() -> None:
+            for number in numbers:
+                await _put_ended(client, f"done{number:08d}")
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(FLIGHT):
+                group.create_task(put_some())
+        for again in range(repeat):
+            with tempfile.TemporaryDirectory() as name:
+                file = Path(name) / "found.json"
+                with terminal(sys.executable, "-m", "benchmarks.watching", url, str(file), "10") as screen:
+                    most = 0.0
+                    stop = asyncio.Event()
+                    coming = asyncio.create_task(_come_and_end(client, f"new{again}-", stop))
+                    while screen.program.poll() is None and not file.exists():
+                        with contextlib.suppress(subprocess.CalledProcessError):
+                            most = max(most, memory_of(screen.program.pid))
+                        await asyncio.sleep(0.2)
+                    stop.set()
+                    await coming
+                    if not file.exists():
+                        raise RuntimeError(screen.text[-2_000:].decode("utf-8", "replace"))
+                    found = json.loads(file.read_text())
+            what = f"dashboard, {count:,} runs"
+            bring(
+                [
+                    Figure(f"{what}: holds at most", most, "MB"),
+                    Figure(f"{what}: until all are read", 1e3 * found["opened"], "ms"),
+                    Figure(f"{what}: lag of the loop meanwhile, p99", 1e3 * found["opening"], "ms"),
+                    Figure(f"{what}: lag while {COMING} a second end, p99", 1e3 * found["lag"], "ms"),
+                    Figure(f"{what}: of a second of a core meanwhile", 1e3 * found["cpu"], "ms"),
+                ]
+            )
+
+
+async def _put_ended(client: Client, name: str, topic: str = "import.orders") -> None:
+    """A record as a run of a few tasks leaves it."""
+    now = time.time()
+    record = Record(
+        id=name,
+        topic=topic,
+        body=msgspec.Raw(b'{"source": "s3://orders/2026/11/24.csv", "first": 1000, "count": 500}'),
+        state="final",
+        created_at=now - 9,
+        started_at=now - 8,
+        finished_at=now,
+        updated_at=now,
+        claim=(0, 1_234_567),
+        unique=f"orders/{name}",
+        seq=9_876_543,
+        status="success",
+        root="success",
+        counts=Counts(total=12, success=12),
+        topics={topic: Counts(total=4, success=4), "import.lines": Counts(total=8, success=8)},
+    )
+    await client.operations.records.create(f"run.{name}", encode(record))
+
+
+async def _come_and_end(client: Client, prefix: str, stop: asyncio.Event) -> None:
+    """Runs that end, at a fixed rate, until told to stop."""
+    done, began = 0, time.perf_counter()
+    while not stop.is_set():
+        due = int((time.perf_counter() - began) * COMING)
+        for number in range(done, due):
+            await _put_ended(client, f"{prefix}{number:06d}")
+        done = due
+        await asyncio.sleep(0.01)
+
+
 def _failure(batch: int, ordinal: int) -> events.Failed:
     return events.Failed(
         topic="reindex-entity",
@@ -282,4 +361,5 @@ BENCHMARKS = [
     Benchmark("dashboard-start", 5, measure_start, measure_start),
     Benchmark("dashboard-load", 3, partial(measure_load, SECONDS), partial(measure_load, 3.0)),
     Benchmark("dashboard-memory", 1, partial(measure_memory, MILLION), partial(measure_memory, 10_000), long=True),
+    Benchmark("dashboard-many-runs", 1, partial(measure_many, MANY), partial(measure_many, 1_000), long=True),
 ]

@@ -51,26 +51,34 @@ class Watching(Dashboard):
         self._shown += [now - at for at in waiting]
 
     async def _measure(self) -> None:
-        while not self.source.state.link.ready or not self._read():  # noqa: ASYNC110  known by looking
-            await asyncio.sleep(STEP)
+        opening, began = [], time.perf_counter()
+        while not self.source.state.link.ready or not self._read():
+            opening.append(await _lag())
+        opened = time.perf_counter() - began
         await asyncio.sleep(WARM_UP)
         # What was stored before is read first.
         while not self._abreast():  # noqa: ASYNC110  known by looking
             await asyncio.sleep(STEP)
         await asyncio.sleep(WARM_UP)
+        # First without the stop watch, which takes some of the core itself.
+        used, began = time.process_time(), time.perf_counter()
+        await asyncio.sleep(self._seconds)
+        cpu = (time.process_time() - used) / (time.perf_counter() - began)
         self._measures = True
-        lags, folded, used, began = [], self._folded, time.process_time(), time.perf_counter()
-        while (before := time.perf_counter()) - began < self._seconds:
-            await asyncio.sleep(STEP)
-            lags.append(time.perf_counter() - before - STEP)
+        lags, folded, began = [], self._folded, time.perf_counter()
+        while time.perf_counter() - began < self._seconds:
+            lags.append(await _lag())
         took = time.perf_counter() - began
         self._file.write_text(
             json.dumps(
                 {
                     "seconds": took,
-                    "cpu": (time.process_time() - used) / took,
+                    "cpu": cpu,
                     "lag": _p99(lags),
                     "longest": max(lags),
+                    "opened": opened,
+                    "opening": _p99(opening),
+                    "opening longest": max(opening, default=0.0),
                     "shown": _p99(self._shown),
                     "folded": self._folded - folded,
                     "all": self._folded,
@@ -82,11 +90,18 @@ class Watching(Dashboard):
 
     def _abreast(self) -> bool:
         """Whether what flows is read as it comes; of a run that is looked at nothing flows here."""
-        return self._run_id is not None or (self._folded > 0 and self.source.state.abreast)
+        return self._run_id is not None or self.source.state.abreast
 
     def _read(self) -> bool:
         detail = self.source.state.detail
         return self._run_id is None or (detail is not None and detail.caught_up)
+
+
+async def _lag() -> float:
+    """Seconds by which the loop is late once."""
+    before = time.perf_counter()
+    await asyncio.sleep(STEP)
+    return time.perf_counter() - before - STEP
 
 
 def _p99(values: list[float]) -> float:

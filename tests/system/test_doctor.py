@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from corral import __version__
-from corral.checkup import examine
+from corral.checkup import Known, examine
 from corral.credentials import Access
 from corral.doctor import Facts, Finding, diagnose, wrong
 from corral.errors import PermissionDenied, RunNotFound, StorageFull
@@ -286,6 +286,18 @@ async def test_messages_that_nobody_will_execute_are_told(system: System) -> Non
     _, found = await look(system)
     assert found["leftover"].text.startswith("2 messages of run unknown, of which there is no record, lie in the queue")
     assert "1 message is no task that Corral can read (topic quick, run unknown, message 2" in found["poison"].text
+
+
+async def test_who_keeps_few_records_says_as_much_of_leftovers(system: System) -> None:
+    client = await system.client()
+    await client.start("quick", 1, id="lives")
+    ended = Record(id="ended", topic="quick", body=msgspec.Raw(b"1"), state="final", created_at=time.time())
+    await client.operations.records.create(run_key("ended"), encode(ended))
+    for run in ("ended", "unknown"):
+        await client.operations.publisher.store(client.operations.names.task(run, "quick"), b'{"task":[0,0],"body":1}')
+    every = await examine(client.operations, version=__version__)
+    few = await examine(client.operations, version=__version__, known=Known([], []))
+    assert every.ended == few.ended == {"ended": True, "unknown": False}
 
 
 async def test_the_death_of_a_worker_is_told_with_its_reason(system: System) -> None:

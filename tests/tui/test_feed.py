@@ -20,6 +20,7 @@ from corral_tui import feed
 from corral_tui.app import Dashboard
 from corral_tui.feed import Feed
 from corral_tui.fold import Detail
+from corral_tui.kept import MOST
 from corral_tui.state import State
 from corral_tui.values import RunView
 from tests.servers import ServerProcess
@@ -67,8 +68,8 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(url: str, namespace: str) -> AsyncIterator[Watched]:
-    feed = Feed(url, namespace)
+async def watched(url: str, namespace: str, *, most: int = MOST) -> AsyncIterator[Watched]:
+    feed = Feed(url, namespace, most=most)
     watch = Watched(feed)
     feed.start()
     try:
@@ -188,6 +189,19 @@ async def test_an_ended_run_can_be_looked_into(system: System) -> None:
         await watch.until(lambda state: state.agrees(run.id) is True, "the proof")
         assert watch.feed.state.detail is not None
         assert watch.feed.state.detail.seen_errors == 3
+
+
+async def test_a_run_whose_record_was_not_kept_can_be_looked_into(system: System) -> None:
+    await system.pool("fanout")
+    client = await system.client()
+    for name in ("first", "second"):
+        await system.audit(await client.start(DISPATCH, Many(10, bad=1), id=name))
+    async with watched(system.url, system.settings.namespace, most=1) as watch:
+        await watch.until(lambda state: state.runs() == ["second"] and state.link.ready, "the last run")
+        assert watch.feed.state.leaves_out("first")
+        watch.feed.look_at("first")
+        await watch.until(lambda state: state.agrees("first") is True, "the proof")
+        assert set(watch.feed.state.runs()) == {"first", "second"}
 
 
 async def test_an_outage_is_shown_and_over_when_the_server_is_back(

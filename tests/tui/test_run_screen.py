@@ -38,7 +38,7 @@ async def test_a_run_accounts_for_every_task() -> None:
             "   ✓ holds at event 2,387"
         ) in stage.text()
         assert "Product/7" in stage.text()
-        assert "ETA 8." in stage.line_with("47.2k/s   ")
+        assert "ETA 7." in stage.line_with("51.3k/s   ")
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40), (200, 50)])

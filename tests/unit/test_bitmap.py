@@ -47,6 +47,7 @@ def test_set_operations(left: list[tuple[int, int]], right: list[tuple[int, int]
     a, b = Bitmap.of_ranges(left), Bitmap.of_ranges(right)
     assert set(a.plus(b)) == members(left) | members(right)
     assert set(a.both(b)) == members(left) & members(right)
+    assert a.shared(b) == len(members(left) & members(right))
     assert set(a.minus(b)) == members(left) - members(right)
     assert (a == b) == (members(left) == members(right))
     assert (set(a), set(b)) == (members(left), members(right)), "an operation changed what it worked on"

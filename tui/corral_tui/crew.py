@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from corral.events import AnyEvent, Ended
 from corral.messages import task_text
 from corral.runs import LONG, LONGEST
 from corral_tui import figures
 from corral_tui.columns import NARROW, SMALL, WIDE, Column, filling
-from corral_tui.describe import ended_in
 from corral_tui.pulse import Pulse
 from corral_tui.spans import Line, Span, joined, line, number, wrapped
 from corral_tui.text import clean
@@ -32,13 +30,11 @@ class Paces:
     def __init__(self) -> None:
         self._pulses: dict[str, Pulse] = {}
 
-    def note(self, at: float, event: AnyEvent) -> None:
-        """An event of any run."""
-        if not isinstance(event, Ended):
-            return
-        pulse = self._pulses.pop(event.worker, None) or Pulse(kept=80)
-        pulse.add(at, ended_in(event))
-        self._pulses[event.worker] = pulse  # the latest is the last
+    def note(self, at: float, worker: str, ended: int) -> None:
+        """So many tasks of any run have ended there."""
+        pulse = self._pulses.pop(worker, None) or Pulse(kept=80)
+        pulse.add(at, ended)
+        self._pulses[worker] = pulse  # the latest is the last
         if len(self._pulses) > KEPT:
             del self._pulses[next(iter(self._pulses))]
 

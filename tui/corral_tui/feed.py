@@ -15,6 +15,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ from corral.runs import Beat, Record
 from corral.subjects import LEADER_KEY, LEDGER_KEYS
 from corral_tui.diagnosis import Diagnosis
 from corral_tui.fold import Detail
+from corral_tui.kept import MOST
 from corral_tui.reading import chunks, events_of, read_history, read_story
 from corral_tui.replay import History
 from corral_tui.state import State
@@ -51,10 +53,12 @@ WATCH = 0.2
 
 
 class Feed:
-    """A source for the screens. `url` and `namespace` as for a client."""
+    """A source for the screens. `url` and `namespace` as for a client; `most` records of each kind of run are kept."""
 
-    def __init__(self, url: str | None, namespace: str | None, *, clock: Callable[[], float] = time.time) -> None:
-        self.state = State()
+    def __init__(
+        self, url: str | None, namespace: str | None, *, clock: Callable[[], float] = time.time, most: int = MOST
+    ) -> None:
+        self.state = State(most)
         self.state.link = Link(server=_address(url), since=clock())
         self.failure: Exception | None = None
         self.read_only = False
@@ -86,6 +90,7 @@ class Feed:
         self._wanted = run_id
         with self.lock:
             self.state.detail = None
+            self.state.hold(run_id)
         self._call(self._look)
 
     async def interrupt(self, run_id: str) -> Receipt | None:
@@ -101,7 +106,9 @@ class Feed:
         return await self._ordered(lambda client: read_story(client, run_id, task))
 
     async def diagnose(self, run_id: str | None) -> Diagnosis:
-        return await self._ordered(lambda client: self._diagnose(client, run_id))
+        with self.lock:
+            records = list(self.state.records.values()) if self.state.link.ready else None
+        return await self._ordered(lambda client: self._diagnose(client, run_id, records))
 
     async def history(self, run_id: str) -> tuple[History, bool]:
         return await self._ordered(lambda client: read_history(client, run_id))
@@ -204,18 +211,20 @@ class Feed:
 
     async def _read_records(self, client: Client, read: asyncio.Event) -> None:
         async for batch in client.read_records():
-            with self.lock:
-                self.state.hear(self._clock())
-                for run_id, record in batch:
-                    if record is None:
-                        self.state.drop_record(run_id)
-                    else:
-                        self.state.put_record(record)
-                if not batch and not read.is_set():
+            for chunk in chunks(batch):
+                with self.lock:
+                    self.state.hear(self._clock())
+                    for run_id, record in chunk:
+                        if record is None:
+                            self.state.drop_record(run_id)
+                        else:
+                            self.state.put_record(record)
+                await asyncio.sleep(0)
+            if not batch and not read.is_set():
+                with self.lock:
                     self._begin_history()
-                    read.set()
+                read.set()
             self.changed()
-            await asyncio.sleep(0)
 
     def _begin_history(self) -> None:
         """All records are there: from here on it is known which events are needed."""
@@ -289,6 +298,7 @@ class Feed:
             self._looking = self._tasks.create_task(self._read_detail(self._client, self._wanted))
 
     async def _read_detail(self, client: Client, run_id: str) -> None:
+        await self._fetch(client, run_id)
         detail = self._new_detail(run_id)
         async for again, batch in events_of(client, run_id):
             if again:
@@ -302,6 +312,18 @@ class Feed:
                 await asyncio.sleep(0)
             detail.caught_up = detail.caught_up or not batch
             self.changed()
+
+    async def _fetch(self, client: Client, run_id: str) -> None:
+        """Read a record that came before it was known that this one is to be kept."""
+        with self.lock:
+            left_out = self.state.leaves_out(run_id)
+        if not left_out:
+            return
+        with suppress(CorralError):
+            record = await client.operations.record(run_id)
+            with self.lock:
+                if self.state.leaves_out(run_id):
+                    self.state.put_record(record)
 
     def _new_detail(self, run_id: str) -> Detail:
         with self.lock:

@@ -13,7 +13,7 @@ from corral_tui.describe import ended_in, event_view
 from corral_tui.fronts import NONE, Fronts, Stragglers
 from corral_tui.groups import Groups, GroupView
 from corral_tui.pulse import Pulse
-from corral_tui.values import ErrorView, EventView
+from corral_tui.values import ErrorView, EventView, RunView
 
 KEPT_EVENTS, KEPT_ERRORS = 10_000, 1_000
 """What is kept of the run that is looked at; older ones are only counted."""
@@ -22,7 +22,7 @@ KEPT_EVENTS, KEPT_ERRORS = 10_000, 1_000
 class Fold:
     """The live counts of one run."""
 
-    __slots__ = ("complete", "ledger", "moved_at", "pulse")
+    __slots__ = ("complete", "ledger", "moved_at", "pulse", "view")
 
     def __init__(self, topic: str) -> None:
         self.ledger = Ledger(topic)
@@ -31,6 +31,8 @@ class Fold:
         """From the run's first event on; else the record's counts are the better ones."""
         self.moved_at = 0.0
         """When an event came that the record did not have, by the local clock; 0 while the record is up to date."""
+        self.view: tuple[tuple[object, ...], RunView] | None = None
+        """The last view of it, and what that was made of."""
 
     def apply(self, sequence: int, at: float, event: AnyEvent) -> None:
         before, round = self.ledger.sequence, self.ledger.round

@@ -8,6 +8,13 @@ STEP = 0.25
 """Seconds of one slot."""
 KEPT = 1_200
 """Slots that are kept: five minutes."""
+CALM = 0.5
+"""Seconds for which what is derived from a pulse stands still on a list: nobody reads faster."""
+
+
+def calm(now: float) -> float:
+    """The last multiple of `CALM`."""
+    return now // CALM * CALM
 
 
 class Pulse:
@@ -64,6 +71,5 @@ class Pulse:
         ]
 
     def _between(self, start: float, end: float) -> int:
-        slots = self._slots
-        first, last = int(start / STEP) + 1, int(end / STEP)
-        return sum(map(slots.get, range(first, last + 1), repeat(0)))
+        """Of the slots that have passed at `end`."""
+        return sum(map(self._slots.get, range(int(start / STEP), int(end / STEP)), repeat(0)))

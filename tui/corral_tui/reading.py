@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
 
 from corral.client import Client, StoredEvent
 from corral.events import encode_event
@@ -11,10 +12,12 @@ from corral.messages import TaskId
 from corral_tui.replay import History
 from corral_tui.story import Story
 
+T = TypeVar("T")
+
 MOST = 64 * 1024 * 1024
 """Bytes of a run's events that are read for a replay."""
 CHUNK = 100
-"""Events that are folded while the lock is held: the screen waits no longer than that."""
+"""Events or records that are folded while the lock is held: the screen waits no longer than that."""
 
 
 async def events_of(client: Client, run_id: str) -> AsyncIterator[tuple[bool, list[StoredEvent]]]:
@@ -60,6 +63,6 @@ async def read_history(client: Client, run_id: str) -> tuple[History, bool]:
     return history, True
 
 
-def chunks(batch: Sequence[StoredEvent]) -> list[Sequence[StoredEvent]]:
+def chunks(batch: Sequence[T]) -> list[Sequence[T]]:
     """Parts that are folded without a pause."""
     return [batch[start : start + CHUNK] for start in range(0, len(batch), CHUNK)]

@@ -1,25 +1,36 @@
 """All that the dashboard knows: plain state that the feed folds into, and from which the screens take values.
 
-It holds no connection, no widget and no clock. Memory is bounded: a fold for each live run, and for the one run that
-is looked at the last events and errors in rings.
+It holds no connection, no widget and no clock. Memory is bounded: so many records (`kept`), a fold for each that lives,
+and for the one run that is looked at the last events and errors in rings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-import msgspec
-
 from corral.doctor.facts import WorkerFacts
-from corral.events import AnyEvent
+from corral.events import AnyEvent, Ended
 from corral.ledger import Counts, Ledger
 from corral.runs import Beat, Record
 from corral_tui.crew import Paces
+from corral_tui.describe import ended_in
 from corral_tui.diagnosis import Diagnosis
 from corral_tui.fold import Detail, Fold
-from corral_tui.pulse import Pulse
-from corral_tui.values import AtWork, Link, RunView, ShareView, Truth, WorkerView
-from corral_tui.views import DEATH, at_work, executes, record_view, run_view, shares_of, worker_view
+from corral_tui.kept import MOST, Kept
+from corral_tui.pulse import Pulse, calm
+from corral_tui.values import AtWork, Link, RunView, ShareView, Truth, Unlisted, WorkerView
+from corral_tui.views import (
+    DEATH,
+    IDLE,
+    Busy,
+    at_work,
+    busy_with,
+    executes,
+    record_view,
+    run_view,
+    shares_of,
+    worker_view,
+)
 
 FORGET = 60.0
 """Seconds after which a silent worker is no longer shown."""
@@ -29,18 +40,14 @@ UNHEARD = 4.0
 """Seconds without a word from the server after which nothing is claimed to be live: it is asked every two seconds."""
 FLOWING = 3.0
 """Seconds after the last event for which its lag is of interest."""
-CALM = 0.5
-"""Seconds for which the rate of all runs together is shown."""
-BODY = 4_096
-"""Bytes of a run's first message that are kept."""
 
 
 class State:
-    """The fold of records, events and heartbeats."""
+    """The fold of records, events and heartbeats. Of each kind of run `most` are kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST) -> None:
         self.link = Link()
-        self.records: dict[str, Record] = {}
+        self._kept = Kept(most)
         self.folds: dict[str, Fold] = {}
         self.detail: Detail | None = None
         self.abreast = True
@@ -59,17 +66,18 @@ class State:
         self.history_from = 0.0
         """Server time from which on events are folded: runs that are older take their record's counts."""
         self.widest: dict[str, int] = {}
-        """The largest counts seen, by state: what columns are sized for."""
+        """The largest counts seen, by state, and the lengths of the longest texts: what columns are sized for."""
         self.paces = Paces()
         self.diagnosis: Diagnosis | None = None
         """The last look at everything, made from time to time."""
-        self._added_up = (0.0, 0.0)
-        """When the rate of all runs was added up, and the rate."""
+        self._ends = Pulse(kept=80)
+        """Of all runs together."""
         self._skew_known = False
         self._beats: dict[str, tuple[Beat, float]] = {}
+        self._busy_at: float | None = None
+        self._busy_with: dict[str, Busy] = {}
         self._strangers: dict[str, None] = {}
         """Runs that have events and no record, oldest first."""
-        self._order: list[str] | None = []
 
     # --- what comes in -----------------------------------------------------------------------------
 
@@ -78,15 +86,14 @@ class State:
         if record.state in ("starting", "aborted"):
             self.drop_record(record.id)
             return
-        if record.id not in self.records:
-            self._order = None
-        if len(record.body) > BODY:
-            record = msgspec.structs.replace(record, body=msgspec.Raw(b""))
-        self.records[record.id] = record
         self._strangers.pop(record.id, None)
+        if not self._kept.put(record):
+            self.folds.pop(record.id, None)
+            return
+        self._widen(record.counts)
+        self._lengthen(record)
         fold = self.folds.get(record.id)
         if fold is None:
-            self._widen(record.counts)
             if record.live:
                 self._open(record)
         elif record.live:
@@ -95,24 +102,30 @@ class State:
             if record.seq >= fold.ledger.sequence:
                 fold.moved_at = 0.0
         else:
-            self._widen(record.counts)
             del self.folds[record.id]
 
     def drop_record(self, run_id: str) -> None:
         """A run's record has expired."""
-        if self.records.pop(run_id, None) is not None:
-            self._order = None
+        self._kept.drop(run_id)
         self.folds.pop(run_id, None)
         self._strangers.pop(run_id, None)
+
+    def hold(self, run_id: str | None) -> None:
+        """Keep this run's record in any case, and no other one any longer: it is looked at."""
+        if (gone := self._kept.hold(run_id)) is not None:
+            self.folds.pop(gone, None)
 
     def apply(self, run_id: str, sequence: int, at: float, event: AnyEvent, now: float) -> None:
         """A live run's event, received at `now`; the events of ended runs are left out."""
         if not self._skew_known or at - now > self.skew:
             self.skew, self._skew_known = at - now, True
         self.lag, self._lag_at = max(0.0, now + self.skew - at), now
-        self.paces.note(at, event)
+        if isinstance(event, Ended):
+            ended = ended_in(event)
+            self.paces.note(at, event.worker, ended)
+            self._ends.add(at, ended)
         record = self.records.get(run_id)
-        if record is not None and not record.live:
+        if (record is not None and not record.live) or self._kept.leaves_out(run_id):
             return
         fold = self.folds.get(run_id)
         if fold is None:  # its record comes in a moment
@@ -146,6 +159,7 @@ class State:
         self.history_from = 0.0
         self.folds.clear()
         self._strangers.clear()
+        self._ends = Pulse(kept=80)
         for record in self.records.values():
             if record.live:
                 self._open(record)
@@ -158,6 +172,7 @@ class State:
 
     def beat(self, beat: Beat, now: float) -> None:
         """A worker's heartbeat."""
+        self._busy_at = None
         self._beats.pop(beat.id, None)  # the one that was silent longest comes first
         if not beat.leaving:
             self._beats[beat.id] = (beat, now)
@@ -179,11 +194,21 @@ class State:
     # --- what it says ------------------------------------------------------------------------------
 
     def runs(self) -> list[str]:
-        """All runs, the newest first. The list is replaced when it changes, never altered."""
-        if self._order is None:
-            newest = sorted(self.records.values(), key=lambda record: (record.created_at, record.id), reverse=True)
-            self._order = [record.id for record in newest]
-        return self._order
+        """The runs that are kept, the newest first. The list is replaced when it changes, never altered."""
+        return self._kept.order()
+
+    def unlisted(self) -> Unlisted:
+        """How many there are beside them."""
+        return self._kept.unlisted()
+
+    def leaves_out(self, run_id: str) -> bool:
+        """Whether this is one of those."""
+        return self._kept.leaves_out(run_id)
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """Those that are kept, by id."""
+        return self._kept.records
 
     def run(self, run_id: str, now: float) -> RunView | None:
         """A run as it stands now; None if there is none."""
@@ -191,9 +216,9 @@ class State:
         if record is None:
             return None
         fold = self._fold_of(record)
-        view = record_view(record) if fold is None else self._from_fold(record, fold, now)
-        self._widen(view.counts)
-        return view
+        if fold is None:
+            return record_view(record)
+        return self._from_fold(record, fold, now)
 
     def run_in_depth(self, run_id: str, now: float) -> RunView | None:
         """The same, of the run that is looked at: from the very fold that its errors and tasks are from.
@@ -288,7 +313,7 @@ class State:
             workers=len(alive),
             busy=sum(beat.busy for beat in alive),
             slots=sum(beat.slots for beat in alive),
-            rate=self._rate(now),
+            rate=self._ends.rate(calm(self.server_now(now))),
             stale=max(late, default=0.0),
             # What was stored long ago comes late because it is read late: only what flows says something.
             abreast=self.abreast,
@@ -320,15 +345,6 @@ class State:
             del self._strangers[oldest]
             self.folds.pop(oldest, None)
 
-    def _rate(self, now: float) -> float:
-        """Ends per second over all runs. Added up twice a second: there may be hundreds of them."""
-        at, rate = self._added_up
-        if not 0 <= now - at < CALM:
-            server_now = self.server_now(now)
-            rate = sum(fold.pulse.rate(server_now) for fold in self.folds.values())
-            self._added_up = now, rate
-        return rate
-
     # --- helpers -----------------------------------------------------------------------------------
 
     def _open(self, record: Record) -> None:
@@ -343,13 +359,19 @@ class State:
         return fold
 
     def _from_fold(self, record: Record, fold: Fold, now: float) -> RunView:
-        running: dict[str, int] = {}
-        root_running = False
-        for beat, _ in self._fresh(now, DEATH):
-            root_running = root_running or record.id in beat.roots
-            for topic, tasks in beat.running.get(record.id, {}).items():
-                running[topic] = running.get(topic, 0) + tasks
-        return run_view(record, fold, self.server_now(now), running, root_running=root_running)
+        """The same view again while nothing has changed that it is made of."""
+        at, busy = calm(self.server_now(now)), self._busy(now).get(record.id, IDLE)
+        made_of = (record, fold.ledger.sequence, at, busy.topics, busy.root)
+        if fold.view is None or fold.view[0] != made_of:
+            fold.view = made_of, run_view(record, fold, at, busy.topics, root_running=busy.root)
+            self._widen(fold.view[1].counts)
+        return fold.view[1]
+
+    def _busy(self, now: float) -> dict[str, Busy]:
+        """What workers execute of each run, as they last said; looked up once for all runs that are drawn together."""
+        if self._busy_at != now:
+            self._busy_at, self._busy_with = now, busy_with(beat for beat, _ in self._fresh(now, DEATH))
+        return self._busy_with
 
     def _fresh(self, now: float, seconds: float) -> Iterator[tuple[Beat, float]]:
         return ((beat, seen_at) for beat, seen_at in self._beats.values() if self._silence(seen_at, now) <= seconds)
@@ -362,3 +384,11 @@ class State:
     def _widen(self, counts: Counts) -> None:
         for name in ("total", "running", "error", "interrupted"):
             self.widest[name] = max(self.widest.get(name, 0), getattr(counts, name))
+
+    def _lengthen(self, record: Record) -> None:
+        topic = len(record.topic)
+        # What a run is called by those who started it: its topic, and behind it its unique key.
+        name = topic + (2 + len(record.unique) if record.unique else 0)
+        for text, length in (("id", len(record.id)), ("topic", topic), ("name", name)):
+            if length > self.widest.get(text, 0):
+                self.widest[text] = length

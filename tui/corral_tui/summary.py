@@ -26,12 +26,15 @@ def summary(state: State, now: float, run_id: str | None = None) -> list[str]:
     if not views:
         return []
     live = [run for run in views if not run.ended]
+    unlisted = state.unlisted()
     tally = Counter(run.status for run in views if run.ended)
+    tally.update({status: getattr(unlisted, status) for status in ENDED})
+    lives, all_runs = len(live) + unlisted.live, len(views) + unlisted.live + unlisted.ended
     ended = ", ".join(f"{tally[status]:,} {status}" for status in ENDED if tally[status])
-    counted = f"{figures.plural(len(views), 'run')}: {len(live):,} live" + (f"; {ended}" if ended else "")
+    counted = f"{figures.plural(all_runs, 'run')}: {lives:,} live" + (f"; {ended}" if ended else "")
     lines = [counted, *(_line(run) for run in (live or views)[:SHOWN])]
-    if len(live) > SHOWN:
-        lines.append(f"  and {len(live) - SHOWN:,} more: corral runs")
+    if lives > SHOWN:
+        lines.append(f"  and {lives - SHOWN:,} more: corral runs")
     return lines
 
 

@@ -90,6 +90,20 @@ class Selected:
     outcome: Literal["error", "interrupted"] = "error"
 
 
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """How many runs there are beside those that are kept, by how they stand."""
+
+    live: int = 0
+    success: int = 0
+    failed: int = 0
+    interrupted: int = 0
+
+    @property
+    def ended(self) -> int:
+        return self.success + self.failed + self.interrupted
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doing:
     """Tasks of one run and topic that a worker executes."""

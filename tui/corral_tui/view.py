@@ -10,7 +10,7 @@ from corral_tui.code import json_line, trace_line
 from corral_tui.columns import NARROW, WIDE
 from corral_tui.spans import BETWEEN, Line, fitting, joined, line, plain
 from corral_tui.text import clean
-from corral_tui.values import ErrorView, Link, RunView, Selected, Truth
+from corral_tui.values import ErrorView, Link, RunView, Selected, Truth, Unlisted
 
 STALE = 5.0
 """Seconds after which records that stand still are worth a word: a change of bookkeeper takes less."""
@@ -139,6 +139,19 @@ def retry_some_text(run: RunView, selected: Selected) -> str:
     if selected.outcome == "interrupted":
         return f"brings back {name} {figures.count(counts.interrupted)} interrupted, and who has to send it again"
     return f"brings back {name} {figures.plural(counts.error, 'error')}; the others stay as they ended"
+
+
+# --- what is not listed -----------------------------------------------------------------------------
+
+
+def unlisted_line(unlisted: Unlisted, *, filtered: bool) -> Line:
+    """That there are more runs than are kept here, and what lists them; empty if there are none."""
+    parts = [f"{unlisted.ended:,} older"] * bool(unlisted.ended) + [f"{unlisted.live:,} live"] * bool(unlisted.live)
+    if not parts:
+        return ()
+    one = unlisted.ended + unlisted.live == 1
+    what = f"{' and '.join(parts)} {'run is' if one else 'runs are'} not {'searched' if filtered else 'listed'}: "
+    return line((what, "dim"), ("corral runs", "accent"))
 
 
 # --- designed states --------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import msgspec
 
@@ -125,6 +126,30 @@ def _live_status(record: Record, ledger: Ledger) -> Status:
         return "interrupting"
     status = public_status(record)
     return "running" if status == "queued" and ledger.sequence else status
+
+
+class Busy(NamedTuple):
+    """What workers execute of a run."""
+
+    topics: Mapping[str, int]
+    """Tasks by topic."""
+    root: bool
+
+
+IDLE = Busy({}, root=False)
+
+
+def busy_with(beats: Iterable[Beat]) -> dict[str, Busy]:
+    """What the workers execute of each run, added up."""
+    topics: dict[str, dict[str, int]] = {}
+    roots: set[str] = set()
+    for beat in beats:
+        roots.update(beat.roots)
+        for run, running in beat.running.items():
+            into = topics.setdefault(run, {})
+            for topic, tasks in running.items():
+                into[topic] = into.get(topic, 0) + tasks
+    return {run: Busy(topics.get(run, {}), run in roots) for run in (topics.keys() | roots)}
 
 
 def executes(beat: Beat, run_id: str) -> bool:

@@ -89,9 +89,7 @@ class Batch:
         Of a batch that is still being sent, the end of the run ends what must lie before the last known ordinal too.
         """
         late = self.late.within(self.cap)
-        interrupted, removed, killed = (
-            late.both(bits).count() for bits in (self.interrupted, self.removed, self.killed)
-        )
+        interrupted, removed, killed = (late.shared(bits) for bits in (self.interrupted, self.removed, self.killed))
         unknown = self.extent() - self.known().count() if self.cap is None else 0
         return Receipt(
             removed=removed + self.still_open().count() + unknown,
@@ -168,6 +166,8 @@ class Batch:
         self.late = self.killed = self.removed = EMPTY
 
     def _forget_attempts(self, bits: Bitmap) -> None:
+        if not self.waiting:
+            return
         for ordinal in self.waiting.both(bits):
             del self.attempts[ordinal]
         self.waiting = self.waiting.minus(bits)

@@ -113,6 +113,8 @@ class Bitmap:
 
     def both(self, other: Bitmap) -> Bitmap:
         """What is in both."""
+        if not self._pages or not other._pages:
+            return EMPTY
         few, many = self._by_size(other)
         pages: dict[int, int] = {}
         for page, bits in few.items():
@@ -120,10 +122,17 @@ class Bitmap:
                 pages[page] = common
         return Bitmap(pages)
 
+    def shared(self, other: Bitmap) -> int:
+        """How many are in both."""
+        if not self._pages or not other._pages:
+            return 0
+        few, many = self._by_size(other)
+        return sum([(bits & many.get(page, 0)).bit_count() for page, bits in few.items()])
+
     def minus(self, other: Bitmap) -> Bitmap:
         """What is in this one and not in the other."""
         theirs = other._pages
-        if not theirs:
+        if not theirs or not self._pages:
             return self
         pages: dict[int, int] = {}
         for page, bits in self._pages.items():

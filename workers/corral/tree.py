@@ -198,7 +198,7 @@ class Tree:
             if counting := known.both(bits):
                 tally = self.tallies.setdefault(topic, Tally())
                 tally.total += sign * counting.count()
-                tally.ended += sign * counting.both(batch.ended).count()
-                tally.error += sign * counting.both(batch.error).count()
-                tally.interrupted += sign * counting.both(batch.interrupted).count()
-                tally.waiting += sign * counting.both(batch.waiting).count()
+                tally.ended += sign * counting.shared(batch.ended)
+                tally.error += sign * counting.shared(batch.error)
+                tally.interrupted += sign * counting.shared(batch.interrupted)
+                tally.waiting += sign * counting.shared(batch.waiting)

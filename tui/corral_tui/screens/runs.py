@@ -11,10 +11,10 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from corral.runs import Record
 from corral_tui import figures, filters, view
 from corral_tui.columns import NARROW, WIDE, Column, run_columns
 from corral_tui.exports import run_json
+from corral_tui.pulse import calm
 from corral_tui.rows import run_row
 from corral_tui.screens.base import LiveScreen
 from corral_tui.screens.run import RunScreen
@@ -26,6 +26,8 @@ from corral_tui.widgets.table import Cells, Table
 
 CALM = 1.0
 """Seconds between two sortings."""
+REMEMBERED = 500
+"""Rows."""
 SHORT_ID, WHOLE_ID = 8, 12
 """Characters of a run's id that are shown, where there is little room, and where there is more."""
 
@@ -64,6 +66,8 @@ class RunsScreen(LiveScreen):
         self._sort = Sort()
         self._sorted: tuple[float, list[str], list[str]] = (0.0, [], [])
         self._laid_out: tuple[object, tuple[Column, ...]] = (None, ())
+        self._made: dict[str, tuple[object, Cells]] = {}
+        """Rows that were shown lately, and what they were made of."""
 
     def body(self) -> Iterable[Widget]:
         table = Table(id="runs", opens=True, marks=True)
@@ -81,35 +85,42 @@ class RunsScreen(LiveScreen):
         table.display, blank.display = not empty, empty
         if empty:
             blank.show(view.empty_lines(state.link, sorted(state.served(now)), now))
-        columns = self._columns(order)
+        columns = self._columns()
         if self._terms:
             table.say_empty("no run fits the filter: esc clears it")
         table.show(columns, keys, lambda key: self._row(key, columns))
         if state.link.ready:
             table.filling = False
 
-    def _columns(self, order: list[str]) -> tuple[Column, ...]:
+    def _columns(self) -> tuple[Column, ...]:
         """Made anew where something has changed that they depend on, which is seldom."""
         state, width, sort = self.dashboard.source.state, self.size.width, self._sort
-        made_for = (order, width, sort, state.widest.copy())
+        made_for = (width, sort, state.widest.copy())
         if made_for != self._laid_out[0]:
             shown = WHOLE_ID if width >= WIDE else SHORT_ID
             columns = run_columns(
                 width - 1,
                 state.widest,
-                id_width=min(shown, max((len(run_id) for run_id in order), default=0)),
-                topic_width=max((len(state.records[run_id].topic) for run_id in order), default=0),
-                name_width=max((_name_width(state.records[run_id]) for run_id in order), default=0)
-                if width >= NARROW
-                else 0,
+                id_width=min(shown, state.widest.get("id", 0)),
+                topic_width=state.widest.get("topic", 0),
+                name_width=state.widest.get("name", 0) if width >= NARROW else 0,
             )
             columns = tuple(replace(c, title=sort.mark(c.name, c.title, c.width)) for c in columns)
             self._laid_out = made_for, columns
         return self._laid_out[1]
 
     def _row(self, run_id: str, columns: tuple[Column, ...]) -> Cells | None:
-        run = self.run_view(run_id)
-        return None if run is None else run_row(run, columns, self.dashboard.now)
+        """The same cells again while nothing has changed that they are made of."""
+        run, now = self.run_view(run_id), calm(self.dashboard.now)
+        if run is None:
+            return None
+        made_of, cells = self._made.get(run_id, (None, ()))
+        if made_of != (run, columns, now):
+            if len(self._made) > REMEMBERED:
+                self._made.clear()
+            cells = run_row(run, columns, now)
+            self._made[run_id] = (run, columns, now), cells
+        return cells
 
     def _fitting(self, order: list[str], now: float) -> list[str]:
         """The runs that fit the filter, in the order that was chosen. Rows do not jump more than once a second."""
@@ -127,12 +138,13 @@ class RunsScreen(LiveScreen):
         self.dashboard.tick()
 
     def notice(self, now: float) -> Line:
-        table = self.query_one(Table)
-        total, shown, marked = len(self.dashboard.source.state.runs()), len(table.keys), len(table.marked)
+        table, state = self.query_one(Table), self.dashboard.source.state
+        total, shown, marked = len(state.runs()), len(table.keys), len(table.marked)
         parts = [
             line((f"{figures.plural(marked, 'run')} marked", "marked")) if marked else (),
             line((f"{figures.plural(shown, 'run')} of {total:,}", "dim")) if self._terms else (),
             super().notice(now),
+            view.unlisted_line(state.unlisted(), filtered=bool(self._terms)),
         ]
         return joined(parts)
 
@@ -197,7 +209,7 @@ class RunsScreen(LiveScreen):
         marked = [run_id for run_id in self.dashboard.source.state.runs() if run_id in table.marked]
         if marked:
             return marked
-        return [table.cursor] if table.cursor in known else []
+        return [table.cursor] if table.cursor is not None and table.cursor in known else []
 
     def copied(self) -> str:
         return "\n".join(self.chosen())
@@ -214,8 +226,3 @@ class RunsScreen(LiveScreen):
 
     def action_workers(self) -> None:
         self.app.push_screen(WorkersScreen())
-
-
-def _name_width(record: Record) -> int:
-    """Cells of what a run is called by those who started it: its topic, and behind it its unique key."""
-    return len(record.topic) + (2 + len(record.unique) if record.unique else 0)

@@ -53,7 +53,7 @@ class Known(NamedTuple):
     """What somebody knows already who follows records and heartbeats."""
 
     records: Sequence[Record] | None
-    """None: they are to be read."""
+    """Those that are kept; a few others are looked up where that matters. None: all are to be read."""
     workers: Sequence[WorkerFacts]
 
 
@@ -125,8 +125,6 @@ class _Checkup:
         if keeper is not None and (keeper.pool is None or keeper.answers is False):
             keeper = await self._try("the bookkeeper's lease", self._keeper())
         looking = RunLook(self._operations, only=self._run_id, ahead=self._ahead or 0.0)
-        live = {record.id for record in records if record.live}
-        known = {record.id for record in records}
         return msgspec.structs.replace(
             facts,
             at=time.time(),
@@ -135,7 +133,7 @@ class _Checkup:
             before=before,
             after=after,
             runs=await self._try("the runs", looking.runs(records, before, after)) or [],
-            ended={} if self._run_id else {run: run in known for run, _ in after.queued if run not in live},
+            ended={} if self._run_id else await self._try("the records of runs", self._ended(records, after)) or {},
             odd=odd or [],
             unseen=self._unseen,
         )
@@ -267,6 +265,18 @@ class _Checkup:
             except msgspec.DecodeError:
                 continue  # of another version, or not one of ours
         return records
+
+    async def _ended(self, records: Sequence[Record], look: Look) -> dict[str, bool]:
+        """The runs that have messages in the queue and do not live, and whether there is a record of each."""
+        live: dict[str, bool | None] = {record.id: record.live for record in records}
+        unknown = [run for run in {run for run, _ in look.queued} if run not in live]
+        if self._known is not None and self._known.records is not None:
+            for run in unknown[FEW:]:
+                live[run] = True  # not known: nothing is said of it
+            for run in unknown[:FEW]:
+                record = await read_record(self._operations, run)
+                live[run] = None if record is None else record.live
+        return {run: live.get(run) is not None for run, _ in look.queued if not live.get(run)}
 
 
 def heard_now(beat: Beat) -> WorkerFacts:
