@@ -5,10 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from corral import events
 from corral.errors import SelectionTooLarge
 from corral_tui.screens.replay import ReplayScreen
 from corral_tui.screens.task import TaskScreen
 from tests.tui.drawn import Stage, dashboard
+from tests.tui.scenes import NOW, PlainSource
 from tests.tui.shots import BATCH, STOPPED, big_run, ended_story, mixed_run, partly_retried, stopped_run
 
 
@@ -24,6 +26,20 @@ async def came_back(stage: Stage, count: int) -> None:
     stage.source.brought_back.set_result(count)
     await stage.pilot.pause()
     await stage.tick()
+
+
+def bring_back(source: PlainSource, first: int, last: int) -> None:
+    """A retry has brought these tasks back, and they have succeeded."""
+    detail = source.state.detail
+    assert detail is not None
+    ends = events.Ends("thumbnail", BATCH, 1, "success", [(first, last)])
+    told: list[events.AnyEvent] = [
+        events.Reopened(round=1, tasks=[("thumbnail", BATCH, [(first, last)])]),
+        events.Ended(worker="ws1-4021-3", number=9_001, tasks=[ends]),
+        events.RunEnded(round=1, status="failed"),
+    ]
+    for event in told:
+        detail.apply(detail.fold.ledger.sequence + 1, NOW - 300, event)
 
 
 # --- groups -----------------------------------------------------------------------------------------------
@@ -61,6 +77,24 @@ async def test_marked_groups_are_brought_back_together() -> None:
         assert "2  Killed" in stage.text()
         await stage.press("y")
         assert stage.source.selected == [(*TIMEOUT, *KILLED)]
+
+
+async def test_marks_of_what_has_come_back_are_gone() -> None:
+    async with dashboard(mixed_run(), run_id=STOPPED) as stage:
+        await stage.press("3", "asterisk", "e", "G", "k", "space", "space")
+        await stage.tick()
+        assert "2 errors marked" in stage.text()
+        bring_back(stage.source, 4_988, 4_994)
+        await stage.tick()
+        await stage.tick()
+        assert "marked" not in stage.text()
+        await stage.press("escape")
+        await stage.tick()
+        assert "2 groups marked" in stage.text()
+        assert "r retries the marked ones" in stage.text()
+        await stage.press("escape")
+        await stage.tick()
+        assert "r retries only this group" in stage.text()
 
 
 async def test_esc_clears_marks_before_it_goes_back() -> None:
@@ -142,6 +176,11 @@ async def test_the_task_whose_story_is_read_can_come_back_alone() -> None:
         assert stage.source.selected == [MISSING[:1]]
         await came_back(stage, 1)
         assert "1 task brought back" in stage.text()
+        assert len(stage.source.told) == 1
+        bring_back(stage.source, 4_988, 4_989)
+        await stage.tick()
+        assert len(stage.source.told) == 2  # what has become of it is read
+        assert "retry" not in stage.lines()[-1]
 
 
 async def test_an_interrupted_task_comes_back_by_who_has_sent_it() -> None:

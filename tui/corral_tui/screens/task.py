@@ -22,7 +22,7 @@ from corral_tui.widgets.pane import Pane
 
 
 class TaskScreen(LiveScreen):
-    """What happened to it, and why it failed if it did. It is read once, and again with `R`."""
+    """What happened to it, and why it failed if it did. It is read again when it stands otherwise, and with `R`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "app.back", "back", key_display="esc"),
@@ -38,6 +38,8 @@ class TaskScreen(LiveScreen):
         self._problem = ""
         self._ended_as: Literal["error", "interrupted"] | None = None
         """How it stands in a run that is over, if that can be retried."""
+        self._stood: tuple[str | None] | None = None
+        """How it stood when it was looked at last; None before that."""
 
     def body(self) -> Iterable[Widget]:
         yield Lines(id="head")
@@ -68,8 +70,11 @@ class TaskScreen(LiveScreen):
         if ledger is not None:
             stands = taskview.task_stands(self.task_id, ledger, named.get(self.task_id), now)
         self.query_one("#head", Lines).show([(), title, stands, ()])
-        outcome = ledger.tree.outcome(self.task_id) if ledger is not None and run is not None and run.ended else None
-        ended_as = outcome if outcome in ("error", "interrupted") else None
+        outcome = ledger.tree.outcome(self.task_id) if ledger is not None else None
+        if self._stood not in (None, (outcome,)) and self._story.complete:
+            self.action_again()
+        self._stood = (outcome,)
+        ended_as = outcome if outcome in ("error", "interrupted") and run is not None and run.ended else None
         if ended_as != self._ended_as:
             self._ended_as = ended_as
             self.refresh_bindings()

@@ -65,8 +65,8 @@ class ErrorsTab(Tab):
 
     def hint(self, detail: Detail) -> str:
         if self._group is None:
-            these = "the marked groups" if self._marked() else "this group"
-            return f"r retries only {these}" if self._may_retry and self._groups else ""
+            these = "the marked ones" if self._marked() else "only this group"
+            return f"r retries {these}" if self._may_retry and self._groups else ""
         kept, seen = len(detail.errors), detail.seen_errors
         return f"of the last {figures.count(kept)} of {figures.count(seen)}" if seen > kept else ""
 
@@ -95,6 +95,7 @@ class ErrorsTab(Tab):
         pane.display = bool(groups) and (not small or self._reads)
         table.display = not (small and self._reads)
         pane.show(view.error_lines(chosen, retried=detail.retried(chosen)) if chosen else [])
+        table.unmark(self._emptied(detail))
         bound = (bool(groups), bool(self._marked()))
         if bound != self._bound:
             self._bound = bound
@@ -199,6 +200,12 @@ class ErrorsTab(Tab):
         """The marked ones of what is listed."""
         marked = self.query_one(Table).marked
         return [key for key in (self._groups if self._group is None else self._kept[1]) if key in marked]
+
+    def _emptied(self, detail: Detail) -> list[str]:
+        """The marked ones of what is listed that a retry has brought back meanwhile."""
+        if self._group is None:
+            return [key for key in self._marked() if not self._groups[key].count]
+        return [key for key in self._marked() if key in self._errors and detail.retried(self._errors[key])]
 
     def said(self) -> Line:
         marked, what = len(self._marked()), "group" if self._group is None else "error"

@@ -6,7 +6,7 @@ may be as long as it likes. The cursor stays on its key, whatever happens to the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -133,6 +133,12 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         """Mark these too."""
         self._marked.update(keys)
         self.refresh()
+
+    def unmark(self, keys: Collection[str]) -> None:
+        """Mark these no more."""
+        if not self._marked.isdisjoint(keys):
+            self._marked.difference_update(keys)
+            self.refresh()
 
     def say_empty(self, text: str) -> None:
         """What stands in the list when it is empty."""
