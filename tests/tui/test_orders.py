@@ -92,6 +92,14 @@ async def test_a_run_that_was_stopped_says_by_whom_and_how() -> None:
         assert said.endswith("by ana@ws1")
 
 
+async def test_who_stopped_what_a_retry_has_not_brought_back_is_still_named() -> None:
+    source = opened()
+    ended = final(BIG, "reindex", ago=5, took=20, success=9, interrupted=1)
+    source.state.put_record(msgspec.structs.replace(ended, round=1, interrupted_by="ana@ws1", interrupt_reason="x"))
+    async with dashboard(source, run_id=BIG) as stage:
+        assert stage.line_with("■ some tasks stay stopped by ana@ws1 (x)")
+
+
 async def test_read_only_hides_what_changes_anything() -> None:
     async with dashboard(PlainSource(busy_state()), read_only=True) as stage:
         assert "interrupt" not in stage.lines()[-1]

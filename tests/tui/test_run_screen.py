@@ -9,6 +9,7 @@ import pytest
 from corral import events
 from corral.errors import Unconfirmed
 from corral_tui.screens.run import RunScreen
+from corral_tui.widgets.lines import Lines
 from corral_tui.widgets.pane import Pane
 from corral_tui.widgets.table import Table
 from tests.tui.drawn import dashboard
@@ -49,6 +50,19 @@ async def test_every_tab_fits_every_terminal(size: tuple[int, int], tab: str) ->
         assert len(stage.lines()) == size[1]
         assert "esc back" in stage.lines()[-1]
         assert stage.line_with("Errors 194")
+
+
+async def test_a_layout_that_the_toolkit_forgets_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with dashboard(opened(), run_id=BIG) as stage:
+        head, records = stage.app.screen.query_one("#head", Lines), stage.source.state.records
+        records[BIG] = msgspec.structs.replace(records[BIG], state="interrupting")
+        with monkeypatch.context() as forgetful:
+            forgetful.setattr(head, "refresh", lambda **_: head)
+            await stage.tick()
+        assert "ordered to stop" not in stage.text()
+        await stage.tick()
+        await stage.tick()
+        assert "ordered to stop" in stage.text()
 
 
 async def test_topics_are_counted_apart() -> None:

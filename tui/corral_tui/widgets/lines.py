@@ -35,12 +35,18 @@ class Lines(Widget):
         """Draw these lines from now on; `rights` stand at the right edge, where there is room."""
         new = [(left, rights[y] if y < len(rights) else ()) for y, left in enumerate(lines)]
         old, self._lines = self._lines, new
-        if len(old) != len(new):
+        if len(old) != len(new) or self._lacks_room:
             self.refresh(layout=True)
             return
         changed = [Region(0, y, self.size.width, 1) for y, pair in enumerate(new) if pair != old[y]]
         if changed:
             self.refresh(*changed)
+
+    @property
+    def _lacks_room(self) -> bool:
+        """Whether it has another height than it takes: the toolkit may forget a layout that is asked for during one."""
+        height = self.styles.height
+        return height is not None and height.is_auto and self.size.height not in (0, len(self._lines))
 
     def get_content_height(self, container: object, viewport: object, width: int) -> int:
         del container, viewport, width
