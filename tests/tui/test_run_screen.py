@@ -54,8 +54,8 @@ async def test_every_tab_fits_every_terminal(size: tuple[int, int], tab: str) ->
 
 async def test_a_layout_that_the_toolkit_forgets_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with dashboard(opened(), run_id=BIG) as stage:
-        head, records = stage.app.screen.query_one("#head", Lines), stage.source.state.records
-        records[BIG] = msgspec.structs.replace(records[BIG], state="interrupting")
+        head, state = stage.app.screen.query_one("#head", Lines), stage.source.state
+        state.put_record(msgspec.structs.replace(state.records[BIG], state="interrupting"))
         with monkeypatch.context() as forgetful:
             forgetful.setattr(head, "refresh", lambda **_: head)
             await stage.tick()
