@@ -22,7 +22,9 @@ from corral.questions import Answer, Asker, Question, decode_questions, encode
 from corral.recovery import lost_ends
 from corral.reopening import brought_back, by_topic, ended_badly, plan, select, with_messages
 from corral.subjects import Names
+from tests.unit.histories import Tape
 from tests.unit.test_ledger import Story
+from tests.unit.test_ledger_properties import fold, plausible, search, tapes
 
 
 def bits(*ordinals: int) -> Bitmap:
@@ -122,6 +124,34 @@ def test_a_selection_of_everything_is_none(story: Story) -> None:
 def test_a_task_that_the_run_does_not_have_is_named(story: Story, task: TaskId) -> None:
     with pytest.raises(TaskNotFound, match=f"run r has no task {task[0]}-{task[1]}"):
         select("r", story.ledger.tree, [(3, 1), task], [])
+
+
+@search
+@given(tape=tapes, data=st.data())
+def test_any_selection_brings_back_itself_and_who_has_to_send_it_and_nothing_else(
+    tape: Tape, data: st.DataObject
+) -> None:
+    tree = fold(plausible(tape)).tree
+    bad = [(batch, ordinal) for batch, ordinals in ended_badly(tree).items() for ordinal in ordinals]
+    chosen = data.draw(st.lists(st.sampled_from(bad), unique=True)) if bad else []
+    stored = Tasks()
+    for task in data.draw(st.lists(st.sampled_from(bad), unique=True)) if bad else []:
+        stored.add(task)
+    bodies = stored.batches()
+    selection = select("r", tree, chosen, [])
+    assert (selection is None) == (len(chosen) == len(bad))
+    back = plan(tree, bodies, selection)
+    found = {(batch, ordinal) for batch, ordinals in back.items() for ordinal in ordinals}
+    needed = set(chosen)
+    for task in chosen:
+        above = task
+        while above != ROOT and above[1] not in bodies.get(above[0], EMPTY):
+            above = tree.parent(above[0])
+            needed.add(above)
+    assert found == needed
+    sent = {(batch, ordinal) for batch, ordinals in with_messages(tree, back).items() for ordinal in ordinals}
+    assert all(task in sent or tree.parent(task[0]) in found for task in found)
+    assert all(task == ROOT or task[1] in bodies.get(task[0], EMPTY) for task in sent)
 
 
 def test_what_is_brought_back_is_what_the_events_say(story: Story) -> None:
