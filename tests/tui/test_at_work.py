@@ -238,3 +238,50 @@ async def test_all_that_is_shown_of_a_run_is_from_one_fold_and_adds_up() -> None
         await stage.tick(1.0)
         assert "Errors 1 in 1 group" in stage.text()
         assert "reading events" not in stage.text()
+
+
+async def test_enter_on_a_worker_opens_the_task_that_takes_longest() -> None:
+    async with dashboard(small_run()) as stage:
+        await stage.press("w")
+        assert stage.lines()[-1].startswith(" enter open")
+        await stage.press("enter")
+        assert "task 1-45  of  root  a" in stage.text()
+        assert "in work on w-1" in stage.text()
+        await stage.press("escape", "j")
+        await stage.tick()
+        assert "enter" not in stage.lines()[-1]  # there is none
+        await stage.press("enter")
+        assert "Workers" in stage.text()
+
+
+async def test_the_story_of_a_task_is_read_again_when_it_goes_on_and_only_then() -> None:
+    source = small_run()
+    async with dashboard(source, run_id="a") as stage:
+        await go_to(stage, 45)
+        await stage.press("enter")
+        await stage.tick(1)
+        await stage.tick(1)
+        assert source.told == [("a", (1, 45))]
+        detail = source.state.detail
+        assert detail is not None
+        other, end = (
+            events.Ended(worker="w-1", number=number, tasks=[events.Ends("leaf", 1, 0, "success", [(task, task + 1)])])
+            for number, task in ((98, 44), (99, 45))
+        )
+        detail.apply(998, NOW, other)
+        await stage.tick(1)
+        assert len(source.told) == 1
+        detail.apply(999, NOW, end)
+        source.stored = [(999, NOW, end)]
+        await stage.tick(1)
+        await stage.tick(1)
+        assert source.told == [("a", (1, 45))] * 2
+        assert "success on w-1" in stage.text()
+
+
+async def test_doctor_on_a_task_is_about_its_run() -> None:
+    source = small_run()
+    async with dashboard(source, run_id="a") as stage:
+        await go_to(stage, 45)
+        await stage.press("enter", "d")
+        assert source.diagnosed == ["a"]

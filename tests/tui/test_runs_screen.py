@@ -270,3 +270,20 @@ async def test_the_cursor_begins_on_the_newest_run_in_whatever_order_they_are_re
         state.put_record(final("r090", "nightly", ago=1, took=1, success=1))
         await stage.tick()
         assert ("r084" if looks_around else "r089") in stage.cursor_line()  # from now on it stays on its run
+
+
+async def test_esc_stands_in_the_foot_where_there_is_something_to_clear() -> None:
+    async with dashboard(PlainSource(busy_state()), (80, 24)) as stage:
+        assert "esc clear" not in stage.lines()[-1]
+        await stage.press("space")
+        await stage.tick()
+        assert "esc clear" in stage.lines()[-1]
+        await stage.press("escape")
+        await stage.tick()
+        assert "esc clear" not in stage.lines()[-1]
+        await stage.press("slash", "x", "enter")
+        await stage.tick()
+        assert "esc clear" in stage.lines()[-1]
+        await stage.press("escape")
+        await stage.tick()
+        assert "esc clear" not in stage.lines()[-1]

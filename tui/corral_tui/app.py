@@ -33,6 +33,7 @@ from corral_tui.screens.help import HelpScreen
 from corral_tui.screens.replay import ReplayScreen
 from corral_tui.screens.run import RunScreen
 from corral_tui.screens.runs import RunsScreen
+from corral_tui.screens.task import TaskScreen
 from corral_tui.source import Source
 from corral_tui.spans import Line, Span
 from corral_tui.summary import exit_code
@@ -248,7 +249,7 @@ class Dashboard(App[int], inherit_bindings=False):
 
     def action_doctor(self) -> None:
         """Why nothing moves: of the run that is looked at, or of all."""
-        self.push_screen(DoctorScreen(self.screen.run_id if isinstance(self.screen, RunScreen) else None))
+        self.push_screen(DoctorScreen(self.screen.run_id if isinstance(self.screen, RunScreen | TaskScreen) else None))
 
     def action_freeze(self) -> None:
         """Stop to repaint, while all goes on; or go on."""

@@ -81,6 +81,14 @@ def task_stands(task: TaskId, ledger: Ledger, at_work: AtWork | None, now: float
     return joined(parts, ("   ", "text"))
 
 
+def standing(task: TaskId, ledger: Ledger) -> object:
+    """What changes with each thing that is stored of a task's fate."""
+    tree = ledger.tree
+    batch = tree.batches.get(task[0])
+    waits = batch is not None and task[1] in batch.waiting
+    return tree.outcome(task), waits, tree.attempt(task), ledger.crashes(task), ledger.round
+
+
 def story_lines(story: Story, body: bytes, problem: str) -> list[Line]:
     """All that is stored about a task: what happened and when, then why it failed, and the message."""
     if problem:

@@ -49,7 +49,7 @@ class RunsScreen(LiveScreen):
         Binding("i", "interrupt", "interrupt"),
         Binding("r", "retry", "retry"),
         Binding("w", "workers", "workers"),
-        Binding("escape", "clear", "clear marks or filter", show=False),
+        Binding("escape", "clear", "clear", key_display="esc"),
         Binding("asterisk", "mark_all", "mark all shown", show=False, key_display="*"),
         Binding("S", "sort('status')", "sort by status", show=False),
         Binding("A", "sort('age')", "sort by age", show=False),
@@ -68,6 +68,8 @@ class RunsScreen(LiveScreen):
         self._laid_out: tuple[object, tuple[Column, ...]] = (None, ())
         self._made: dict[str, tuple[object, Cells]] = {}
         """Rows that were shown lately, and what they were made of."""
+        self._clearable = False
+        """Whether there are marks, or a filter."""
 
     def body(self) -> Iterable[Widget]:
         table = Table(id="runs", opens=True, marks=True)
@@ -91,6 +93,9 @@ class RunsScreen(LiveScreen):
         table.show(columns, keys, lambda key: self._row(key, columns))
         if state.link.ready:
             table.filling = False
+        if (clearable := bool(table.marked or self._terms)) != self._clearable:
+            self._clearable = clearable
+            self.refresh_bindings()
 
     def _columns(self) -> tuple[Column, ...]:
         """Made anew where something has changed that they depend on, which is seldom."""
@@ -176,6 +181,8 @@ class RunsScreen(LiveScreen):
     # --- the filter ----------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "clear" and not self._clearable:
+            return False
         if isinstance(self.focused, FilterBox) and action in ("filter", "interrupt", "retry", "workers"):
             return False
         return super().check_action(action, parameters)

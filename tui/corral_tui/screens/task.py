@@ -36,6 +36,8 @@ class TaskScreen(LiveScreen):
         self.run_id, self.task_id = run_id, task
         self._story = Story(task)
         self._problem = ""
+        self._stood: object = None
+        """How it stood when its story was read."""
         self._ended_as: Literal["error", "interrupted"] | None = None
         """How it stands in a run that is over, if that can be retried."""
         self._stood: tuple[str | None] | None = None
@@ -69,6 +71,7 @@ class TaskScreen(LiveScreen):
         stands: Line = ()
         if ledger is not None:
             stands = taskview.task_stands(self.task_id, ledger, named.get(self.task_id), now)
+            self._read_on(taskview.standing(self.task_id, ledger), read=state.detail is None or state.detail.caught_up)
         self.query_one("#head", Lines).show([(), title, stands, ()])
         outcome = ledger.tree.outcome(self.task_id) if ledger is not None else None
         if self._stood not in (None, (outcome,)) and self._story.complete:
@@ -80,6 +83,14 @@ class TaskScreen(LiveScreen):
             self.refresh_bindings()
         body = state.body(self.run_id) if self.task_id == ROOT else b""
         self.query_one(Pane).show(taskview.story_lines(self._story, body, self._problem))
+
+    def _read_on(self, stands: object, *, read: bool) -> None:
+        """Read its story again once it stands otherwise; what is read of the run for the first time is no news."""
+        if not self._story.complete or not read:
+            return
+        if self._stood is not None and stands != self._stood:
+            self.action_again()
+        self._stood = stands
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "retry_task":

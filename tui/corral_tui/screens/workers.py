@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, ClassVar
 
+from textual import on
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from corral_tui import figures
 from corral_tui.crew import summary_lines, worker_columns, worker_lines, worker_row
 from corral_tui.screens.base import LiveScreen
+from corral_tui.screens.task import TaskScreen
 from corral_tui.spans import Line, joined, line
 from corral_tui.values import WorkerView
 from corral_tui.widgets.lines import Lines
@@ -54,6 +56,9 @@ class WorkersScreen(LiveScreen):
             lambda key: worker_row(workers[key], columns, now) if key in workers else None,
         )
         chosen = workers.get(table.cursor or "")
+        if table.opens is not (opens := chosen is not None and bool(chosen.longest)):
+            table.opens = opens
+            self.refresh_bindings()
         pane = self.query_one(Pane)
         pane.display = chosen is not None and self.size.height >= WITH_PANE
         # What the list does not need is the pane's.
@@ -69,6 +74,12 @@ class WorkersScreen(LiveScreen):
         return joined(
             [line((f"{figures.plural(marked, 'worker')} marked", "marked")) if marked else (), super().notice(now)]
         )
+
+    @on(Table.Opened)
+    def _open_longest(self, event: Table.Opened) -> None:
+        """Show the task that takes longest there."""
+        if (worker := self._workers.get(event.key)) is not None and worker.longest:
+            self.app.push_screen(TaskScreen(worker.longest[0].run, worker.longest[0].task))
 
     # --- marks and orders ----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from corral_tui.widgets.lines import Lines
 
 KEPT = (
     "help",
+    "clear",
     "app.back",
     "back",
     "close_group",

@@ -91,8 +91,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         super().__init__(id=id)
         self._empty = empty
         """What stands in an empty list."""
-        self._opens = opens
-        """Whether there is something behind a row."""
+        self.opens = opens
+        """Whether there is something behind a row; who changes it has the bindings looked at again."""
         self._takes_marks = marks
         self.filling = False
         """What there is already is still being read, in any order: the cursor waits on the first row for all of it."""
@@ -249,7 +249,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters
-        return (self._opens or action != "open") and (self._takes_marks or action != "mark")
+        return (self.opens or action != "open") and (self._takes_marks or action != "mark")
 
     def action_open(self) -> None:
         if self._cursor is not None:
@@ -300,7 +300,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             return
         key = self._keys[index]
         self.filling = False
-        if key == self._cursor and self._opens:
+        if key == self._cursor and self.opens:
             self.action_open()
         else:
             self.select(key)
