@@ -242,7 +242,7 @@ def test_after_a_retry_only_the_pace_since_counts() -> None:
         pulse.add(NOW - step / 4, 10)
     found = forecast(run(), pulse, NOW)
     assert found is not None
-    assert found.likely == pytest.approx(25, rel=0.3)
+    assert 20 < found.likely < 60  # at the pace before it would be 3
 
 
 def test_few_ends_have_a_wide_one() -> None:
