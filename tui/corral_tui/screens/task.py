@@ -40,8 +40,6 @@ class TaskScreen(LiveScreen):
         """How it stood when its story was read."""
         self._ended_as: Literal["error", "interrupted"] | None = None
         """How it stands in a run that is over, if that can be retried."""
-        self._stood: tuple[str | None] | None = None
-        """How it stood when it was looked at last; None before that."""
 
     def body(self) -> Iterable[Widget]:
         yield Lines(id="head")
@@ -74,9 +72,6 @@ class TaskScreen(LiveScreen):
             self._read_on(taskview.standing(self.task_id, ledger), read=state.detail is None or state.detail.caught_up)
         self.query_one("#head", Lines).show([(), title, stands, ()])
         outcome = ledger.tree.outcome(self.task_id) if ledger is not None else None
-        if self._stood not in (None, (outcome,)) and self._story.complete:
-            self.action_again()
-        self._stood = (outcome,)
         ended_as = outcome if outcome in ("error", "interrupted") and run is not None and run.ended else None
         if ended_as != self._ended_as:
             self._ended_as = ended_as
