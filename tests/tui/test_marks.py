@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from corral.events import Receipt
 from corral_tui.sorting import Sort, sortable
+from corral_tui.state import State
+from corral_tui.values import Link
 from corral_tui.widgets.table import Table
 from tests.tui.drawn import Stage, dashboard
 from tests.tui.scenes import NOW, PlainSource, beat, busy_state, record
@@ -109,3 +111,14 @@ async def test_what_has_nothing_to_be_done_is_left_out_of_an_order_to_several() 
         assert "Retry 2 runs?" in stage.text()
         await stage.press("escape")
         assert not stage.source.retried
+
+
+async def test_an_order_to_several_runs_says_how_many_of_which_topics_they_are() -> None:
+    state = State()
+    state.link = Link(phase="live", ready=True)
+    for number, topic in enumerate(["shop"] * 12 + ["mail"] * 2 + ["a", "b", "c"]):
+        state.put_record(record(f"r{number:02d}", topic))
+    async with dashboard(PlainSource(state)) as stage:
+        await stage.press("*", "i")
+        assert "12 of shop, 2 of mail, " in stage.text()
+        assert "and 1 more topic" in stage.text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -289,8 +290,15 @@ class ConfirmRuns(ConfirmMany):
             if self.word == "interrupt"
             else f"brings back {figures.plural(bad, 'task')}; {figures.count(counts.success)} stay done"
         )
-        topics = ", ".join(run.topic for run in runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else "")
-        return [title, (), line((what, "text")), line((clean(topics), "dim"))]
+        return [title, (), line((what, "text")), line((clean(_topics(runs)), "dim"))]
+
+
+def _topics(runs: Sequence[RunView]) -> str:
+    """Of which topics they are, the most first, and how many of each."""
+    counted = Counter(run.topic for run in runs).most_common()
+    said = [f"{figures.count(count)} of {topic}" if count > 1 else topic for topic, count in counted[:4]]
+    more = f" and {figures.plural(len(counted) - 4, 'more topic', 'more topics')}" if len(counted) > 4 else ""
+    return ", ".join(said) + more
 
 
 class ConfirmLeaveMany(ConfirmMany):
