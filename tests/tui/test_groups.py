@@ -239,7 +239,7 @@ def test_after_a_retry_only_the_pace_since_counts() -> None:
     assert pulse.rate(NOW) == 0
     assert pulse.rate(NOW, 10.0) == 0
     for step in range(4):
-        pulse.add(NOW - step / 4, 10)
+        pulse.add(NOW - (step + 1) / 4, 10)
     found = forecast(run(), pulse, NOW)
     assert found is not None
     assert 20 < found.likely < 60  # at the pace before it would be 3

@@ -121,6 +121,21 @@ def test_a_record_does_not_keep_what_it_was_read_from() -> None:
     assert bytes(kept.records["long"].body) == b""
 
 
+def test_the_view_of_a_run_follows_its_record() -> None:
+    kept = Kept(most=1)
+    assert kept.view("e000") is None
+    kept.put(ended(0))
+    before = kept.view("e000")
+    assert before is not None
+    assert kept.view("e000") is before
+    kept.put(ended(0, error=2))
+    after = kept.view("e000")
+    assert after is not None
+    assert (before.status, after.status) == ("success", "failed")
+    kept.put(ended(1, error=1))
+    assert kept.view("e000") is None
+
+
 # --- what a state says ------------------------------------------------------------------------------
 
 

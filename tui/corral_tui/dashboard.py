@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from corral_tui.app import Dashboard
 from corral_tui.feed import Feed
 from corral_tui.source import Source
 from corral_tui.summary import summary
+
+if TYPE_CHECKING:
+    from corral_tui.app import Dashboard
 
 
 def run_dashboard(
@@ -24,12 +28,17 @@ def run_dashboard(
     Raises:
         NoServer, PermissionDenied: there is nothing to show.
     """
-    return show(Feed(url, namespace), read_only=read_only, run_id=run_id)
+    feed = Feed(url, namespace)
+    feed.start()  # so that it has connected, and read the first runs, when there is something to show them on
+    try:
+        return show(feed, read_only=read_only, run_id=run_id)
+    finally:
+        feed.stop()
 
 
 def show(source: Source, *, read_only: bool = False, run_id: str | None = None) -> int:
     """Run the dashboard on a source until it is left; returns the exit code."""
-    app = Dashboard(source, run_id=run_id, read_only=read_only)
+    app = _dashboard()(source, run_id=run_id, read_only=read_only)
     try:
         code = app.run()
     finally:
@@ -42,3 +51,17 @@ def show(source: Source, *, read_only: bool = False, run_id: str | None = None) 
             sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     return code if code is not None else (app.return_code or 0)
+
+
+def _dashboard() -> type[Dashboard]:
+    """The dashboard with the toolkit that it is made with, which takes longer to load than all else.
+
+    Nothing of that is ever garbage, and it is a lot to look through for some: now, and whenever garbage is collected.
+    """
+    gc.disable()
+    try:
+        from corral_tui.app import Dashboard  # noqa: PLC0415  what this is about
+    finally:
+        gc.freeze()
+        gc.enable()
+    return Dashboard

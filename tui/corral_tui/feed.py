@@ -50,6 +50,8 @@ HEALTH = 10.0
 """Seconds between two looks for what is seriously wrong."""
 WATCH = 0.2
 """Seconds between two looks at the connection."""
+GATHER = 0.03
+"""Seconds for which events that come one by one are gathered: to begin to fold costs as much as to fold some."""
 
 
 class Feed:
@@ -78,7 +80,8 @@ class Feed:
     # --- from the thread of the screens --------------------------------------------------------------
 
     def start(self) -> None:
-        self._thread.start()
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self) -> None:
         if not self._thread.is_alive():
@@ -258,6 +261,8 @@ class Feed:
                         self.state.apply(stored.run_id, stored.seq, stored.at, stored.event, now)
                 self.changed()
                 await asyncio.sleep(0)
+            if self.state.abreast:
+                await asyncio.sleep(GATHER)
 
     async def _resume(self, client: Client) -> Anchor | None:
         """Take over what the bookkeeper has folded, so that only what was stored since has to be read."""

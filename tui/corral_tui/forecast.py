@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from corral.events import quantile
 from corral.ledger import Ledger
-from corral_tui.pulse import STEP, Pulse
+from corral_tui.pulse import Pulse
 from corral_tui.values import RunView
 
 QUIET = 10.0
@@ -32,7 +32,7 @@ def forecast(run: RunView, pulse: Pulse, now: float) -> Forecast | None:
     left = run.counts.pending + run.counts.running
     if run.ended or run.status == "interrupting" or not run.counts.pending or pulse.first_at is None:
         return None  # and of what runs already, a pace says nothing
-    lived = max(1.0, now - max(pulse.first_at, pulse.resumed_at) + STEP)  # the slot of the first one included
+    lived = max(1.0, now - max(pulse.first_at, pulse.resumed_at))
     low = math.inf
     high = likely = 0.0
     for window in WINDOWS:

@@ -13,7 +13,8 @@ from typing import Literal
 import msgspec
 
 from corral.runs import ENDED, Record, Status, outcome
-from corral_tui.values import Unlisted
+from corral_tui.values import RunView, Unlisted
+from corral_tui.views import record_view
 
 MOST = 10_000
 """Records of each kind that are kept: what a person may look through, and some 20 MB."""
@@ -36,17 +37,20 @@ class Kept:
         self._ages: list[tuple[float, str]] = []
         """When each kept one was created, the oldest first."""
         self._order: list[str] | None = []
+        self._views: dict[str, RunView] = {}
+        """Of those that have ended, as far as somebody wanted to see them."""
         self._held: str | None = None
 
     def put(self, record: Record) -> bool:
         """A run's record as it is now; whether it is kept."""
         kind, before = _kind(record), self.records.get(record.id)
         self._leave(record.id)
+        self._views.pop(record.id, None)
         if before is None and kind == "live" and len(self._queues[kind]) >= self._most and record.id != self._held:
             self._others[kind].add(record.id)
             return False
         if before is None or before.created_at != record.created_at:
-            self._forget_age(before)
+            self._forget(before)
             insort(self._ages, (record.created_at, record.id))
             self._order = None
         self.records[record.id] = _slim(record)
@@ -56,7 +60,7 @@ class Kept:
     def drop(self, run_id: str) -> None:
         """A run's record is gone."""
         self._leave(run_id)
-        self._forget_age(self.records.pop(run_id, None))
+        self._forget(self.records.pop(run_id, None))
 
     def hold(self, run_id: str | None) -> str | None:
         """Keep this one in any case, from when its record comes, and no other one any longer; which is let go."""
@@ -66,6 +70,16 @@ class Kept:
         if before is None or before == run_id or (record := self.records.get(before)) is None:
             return None
         return self._enter(before, _kind(record))
+
+    def view(self, run_id: str) -> RunView | None:
+        """A run by its record; None if that is not kept."""
+        view, record = self._views.get(run_id), self.records.get(run_id)
+        if view is not None or record is None:
+            return view
+        view = record_view(record)
+        if not record.live:
+            self._views[run_id] = view
+        return view
 
     def order(self) -> list[str]:
         """The kept ones, the newest first. The list is replaced when it changes, never altered."""
@@ -90,7 +104,7 @@ class Kept:
         if len(queue) <= self._most:
             return None
         gone, _ = queue.popitem(last=kind == "live")
-        self._forget_age(self.records.pop(gone))
+        self._forget(self.records.pop(gone))
         self._others[kind].add(gone)
         return gone
 
@@ -99,10 +113,11 @@ class Kept:
             self._queues[kind].pop(run_id, None)
             self._others[kind].discard(run_id)
 
-    def _forget_age(self, record: Record | None) -> None:
+    def _forget(self, record: Record | None) -> None:
         if record is not None:
             del self._ages[bisect_left(self._ages, (record.created_at, record.id))]
             self._order = None
+            self._views.pop(record.id, None)
 
 
 def _kind(record: Record) -> Kind:

@@ -32,7 +32,7 @@ class Source(Protocol):
         ...
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Begin, if that was not done; returns at once."""
         ...
 
     def stop(self) -> None:

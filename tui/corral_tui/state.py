@@ -26,7 +26,6 @@ from corral_tui.views import (
     at_work,
     busy_with,
     executes,
-    record_view,
     run_view,
     shares_of,
     worker_view,
@@ -217,7 +216,7 @@ class State:
             return None
         fold = self._fold_of(record)
         if fold is None:
-            return record_view(record)
+            return self._kept.view(run_id)
         return self._from_fold(record, fold, now)
 
     def run_in_depth(self, run_id: str, now: float) -> RunView | None:

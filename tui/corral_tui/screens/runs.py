@@ -26,6 +26,8 @@ from corral_tui.widgets.table import Cells, Table
 
 CALM = 1.0
 """Seconds between two sortings."""
+MANY = 2_000
+"""Runs of which even a change is sorted in only then: it takes longer than a frame."""
 REMEMBERED = 500
 """Rows."""
 SHORT_ID, WHOLE_ID = 8, 12
@@ -130,7 +132,7 @@ class RunsScreen(LiveScreen):
     def _fitting(self, order: list[str], now: float) -> list[str]:
         """The runs that fit the filter, in the order that was chosen. Rows do not jump more than once a second."""
         at, of, before = self._sorted
-        if of is order and 0 <= now - at < CALM:
+        if (of is order or len(order) > MANY) and 0 <= now - at < CALM:
             return before
         state = self.dashboard.source.state
         views = (state.run(run_id, now) for run_id in order)

@@ -36,12 +36,39 @@ def fitted(spans: Line, width: int, look: Look, *, right: bool = False) -> Itera
 
 @lru_cache(maxsize=4096)
 def drawn_cell(cell: Line, gap: int, width: int, palette: str, *, cursor: bool, right: bool) -> tuple[Segment, ...]:
-    """A cell of a table, with the gap before it. Kept: of a row that changes, most cells do not."""
+    """A cell of a table, with the gap before it. Kept: of a row that changes, most cells do not.
+
+    Blanks belong to the text beside them: all that the toolkit does with a row it does for each segment.
+    """
 
     def look(role: str) -> Style:
         return style(role, palette, cursor=cursor)
 
-    return (Segment(" " * gap, look("text")), *fitted(cell, width, look, right=right))
+    return tuple(_joined([Segment(" " * gap, look("text")), *fitted(cell, width, look, right=right)]))
+
+
+def _joined(segments: Iterable[Segment]) -> list[Segment]:
+    """The same to look at, in fewer segments."""
+    joined: list[Segment] = []
+    for segment in segments:
+        if not segment.text:
+            continue
+        if joined and (style := _common(joined[-1], segment)) is not None:
+            joined[-1] = Segment(joined[-1].text + segment.text, style)
+        else:
+            joined.append(segment)
+    return joined
+
+
+def _common(left: Segment, right: Segment) -> Style | None:
+    """A style in which both look as they do; None if there is none."""
+    if left.style == right.style:
+        return left.style
+    for blank, other in ((left, right), (right, left)):
+        style = other.style
+        if style is not None and blank.text.isspace() and not (style.reverse or style.underline):
+            return style
+    return None
 
 
 def _cut(spans: Line, width: int, look: Look) -> Iterable[Segment]:

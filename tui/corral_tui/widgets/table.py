@@ -238,10 +238,12 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
     def _strip(self, cells: Cells, width: int, palette: str, *, cursor: bool = False, marked: bool = False) -> Strip:
         lit = cursor and self.has_focus
         segments = [Segment("▌" if cursor else " ", style("accent", palette, cursor=lit))]
-        for column, cell in zip(self._columns, cells, strict=True):
-            segments += drawn_cell(cell, column.gap, column.width, palette, cursor=lit, right=column.right)
-        if marked:
-            segments[1] = Segment("•".ljust(self._columns[0].gap), style("marked", palette, cursor=lit))
+        for index, (column, cell) in enumerate(zip(self._columns, cells, strict=True)):
+            gap = column.gap
+            if marked and index == 0:
+                segments.append(Segment("•".ljust(gap), style("marked", palette, cursor=lit)))
+                gap = 0
+            segments += drawn_cell(cell, gap, column.width, palette, cursor=lit, right=column.right)
         taken = 1 + sum(column.gap + column.width for column in self._columns)
         return Strip(segments, taken).adjust_cell_length(width, style("text", palette, cursor=lit))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from importlib.util import find_spec
 from typing import Annotated, Protocol
 
 import typer
@@ -51,12 +52,10 @@ class Dashboard(Protocol):
 
 def dashboard() -> Dashboard:
     """The function that runs the dashboard; Wrong if it is not installed."""
-    try:
-        from corral_tui import run_dashboard
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in ("textual", "corral_tui"):
-            raise
-        raise Wrong("the dashboard is not installed: `pip install 'corral[tui]'` brings it") from None
+    if not all(map(find_spec, ("textual", "corral_tui"))):
+        raise Wrong("the dashboard is not installed: `pip install 'corral[tui]'` brings it")
+    from corral_tui import run_dashboard
+
     return run_dashboard
 
 
