@@ -38,9 +38,10 @@ def test_a_wheel_brings_its_own_configuration(unpacked: Path) -> None:
     assert Path(shown).read_bytes() == (ROOT / "nats.conf").read_bytes()
 
 
-def test_a_wheel_holds_the_two_packages_and_nothing_else(unpacked: Path) -> None:
+def test_a_wheel_holds_the_two_packages_the_program_and_nothing_else(unpacked: Path) -> None:
     assert {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")} == {
         "corral",
+        "corral_command.py",
         "corral_tui",
     }
     assert (unpacked / "corral" / "py.typed").exists()

@@ -84,3 +84,23 @@ async def test_it_leaves_when_its_terminal_is_gone_and_nobody_has_said_so(nats_u
         await terminal.shows("No runs yet")
         terminal.close()
         assert await terminal.ended() == 128 + signal.SIGHUP
+
+
+async def test_it_leaves_when_who_hangs_up_also_lets_it_continue(nats_url: str, namespace: str) -> None:
+    """As tmux does when a session is killed: the toolkit would begin anew, on a terminal that takes nothing."""
+    for _ in range(3):
+        with dashboard(nats_url, namespace) as terminal:
+            await terminal.shows("No runs yet")
+            terminal.close()
+            terminal.program.send_signal(signal.SIGHUP)
+            terminal.program.send_signal(signal.SIGCONT)
+            assert await terminal.ended() == 128 + signal.SIGHUP
+
+
+async def test_who_writes_to_a_terminal_that_is_gone_waits_for_nobody(nats_url: str, namespace: str) -> None:
+    with dashboard(nats_url, namespace) as terminal:
+        await terminal.shows("No runs yet")
+        terminal.close()
+        for _ in range(50):
+            terminal.program.send_signal(signal.SIGCONT)
+        assert await terminal.ended() == 128 + signal.SIGHUP

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import ClassVar
 
 from textual import work
@@ -37,7 +38,7 @@ from corral_tui.screens.task import TaskScreen
 from corral_tui.source import Source
 from corral_tui.spans import Line, Span
 from corral_tui.summary import exit_code
-from corral_tui.terminal import copying, hung_up, progress, shows_progress
+from corral_tui.terminal import Nowhere, copying, hung_up, progress, shows_progress
 from corral_tui.text import clean
 from corral_tui.theme import PLAIN, THEMES
 from corral_tui.values import Selected
@@ -114,7 +115,10 @@ class Dashboard(App[int], inherit_bindings=False):
         loop = asyncio.get_running_loop()
         # The terminal is gone, or somebody wants us gone: without a handler the process dies without cleaning up.
         for number in (signal.SIGHUP, signal.SIGTERM):
-            loop.add_signal_handler(number, self.exit, 128 + number)
+            loop.add_signal_handler(number, self._told_to_end, number)
+        self._resume = signal.getsignal(signal.SIGCONT)
+        if callable(self._resume):  # the toolkit's; tests have none
+            signal.signal(signal.SIGCONT, self._continued)
 
     def tick(self) -> None:
         """Repaint what is visible, where it has changed."""
@@ -122,7 +126,7 @@ class Dashboard(App[int], inherit_bindings=False):
             self.exit(1)
             return
         if self._terminal_is_gone():
-            self.exit(128 + signal.SIGHUP)
+            self._told_to_end(signal.SIGHUP)
             return
         self.now = self.clock()
         self._count_late_frames(time.monotonic())
@@ -135,6 +139,20 @@ class Dashboard(App[int], inherit_bindings=False):
                 with suppress(NoMatches):
                     screen.tick(self.now)
         self._show_progress()
+
+    def _told_to_end(self, number: signal.Signals) -> None:
+        """Leave, by a signal or as if one had come."""
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)
+        if self._terminal_is_gone() and self._driver is not None:
+            self._driver._writer_thread = Nowhere()  # type: ignore[attr-defined]  # noqa: SLF001
+        self.exit(128 + number)
+
+    def _continued(self, number: int, frame: FrameType | None) -> None:
+        """SIGCONT, which who hangs up often says as well (tmux does): the toolkit would begin anew on what is gone."""
+        if self._terminal_is_gone():
+            self._told_to_end(signal.SIGHUP)
+        elif callable(self._resume):
+            self._resume(number, frame)
 
     def _terminal_is_gone(self) -> bool:
         """Whether nobody takes what is drawn: the toolkit's writer would die of it, its queue fill up, and block us."""

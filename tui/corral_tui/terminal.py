@@ -48,3 +48,19 @@ def hung_up(descriptor: int) -> bool:
     except termios.error as error:
         return bool(error.args[0] == errno.EIO)  # what is no terminal gives another one
     return False
+
+
+class Nowhere:
+    """Takes the place of the toolkit's writer when the terminal is gone.
+
+    That one dies, its queue fills up, and whoever writes waits for ever, even on the way out.
+    """
+
+    def write(self, text: str) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def is_alive(self) -> bool:
+        return False
