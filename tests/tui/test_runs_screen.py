@@ -287,3 +287,14 @@ async def test_esc_stands_in_the_foot_where_there_is_something_to_clear() -> Non
         await stage.press("escape")
         await stage.tick()
         assert "esc clear" not in stage.lines()[-1]
+
+
+async def test_a_count_that_outgrows_its_column_is_never_cut() -> None:
+    state = State()
+    state.link = Link(phase="live", ready=True)
+    state.put_record(record("a", "reindex", claim=(0, 1)))
+    async with dashboard(PlainSource(state), (120, 40)) as stage:
+        for sequence, at, event in live_events(batch=1, topic="leaf", total=1_000_000, done=5, errors=0, seconds=3):
+            state.apply("a", sequence, at, event, now=at)
+        await stage.tick(1)
+        assert "1,000,000 " in stage.line_with(" a ")

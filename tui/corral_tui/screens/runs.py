@@ -93,6 +93,8 @@ class RunsScreen(LiveScreen):
         if self._terms:
             table.say_empty("no run fits the filter: esc clears it")
         table.show(columns, keys, lambda key: self._row(key, columns))
+        if (wider := self._columns()) is not columns:  # a count has outgrown its column: none is shown cut
+            table.show(wider, keys, lambda key: self._row(key, wider))
         if state.link.ready:
             table.filling = False
         if (clearable := bool(table.marked or self._terms)) != self._clearable:
