@@ -62,7 +62,7 @@ async def test_who_sends_waits_and_who_starts_is_refused_until_there_is_room(sys
         await client.start("spread", Spread(1, padding=PADDING))
     (worker,) = await client.workers()
     assert worker.waiting == 1
-    assert "wait for room" in pool.log.read_text()
+    await system.until(lambda: "wait for room" in pool.log.read_text(), "the pool's word that it waits")
     await system.pool("pressure", topics="item")
     await executed_once(system, run, 1_000)
     await executed_once(system, await client.start("spread", Spread(3)), 3)

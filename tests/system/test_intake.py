@@ -50,7 +50,7 @@ async def test_a_consumer_that_is_deleted_is_made_again(system: System) -> None:
     names = Names(system.settings.namespace)
     await client.operations.connection.api(f"CONSUMER.DELETE.{names.tasks_stream}.{names.consumer('item')}")
     assert (await system.audit(await client.start("item", Item(1)))).status.status == "success"
-    assert "is made again" in pool.log.read_text()
+    await system.until(lambda: "is made again" in pool.log.read_text(), "the pool's word")
 
 
 async def test_work_goes_on_when_a_stream_that_was_deleted_is_there_again(system: System) -> None:
@@ -59,6 +59,7 @@ async def test_work_goes_on_when_a_stream_that_was_deleted_is_there_again(system
     await system.audit(await client.start("item", Item(0)))
     names, connection = Names(system.settings.namespace), client.operations.connection
     await connection.api(f"STREAM.DELETE.{names.tasks_stream}")
+    await system.until(lambda: "cannot be made" in pool.log.read_text(), "the pool's word")
     end = time.monotonic() + 2.0
     await system.until(lambda: time.monotonic() > end, "some tries")
     assert pool.log.read_text().count("cannot be made") in (1, 2)

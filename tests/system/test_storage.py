@@ -153,7 +153,7 @@ async def test_an_interrupt_makes_room_when_the_queue_is_all_that_is_full(tight:
     pool = await tight.pool("pressure", topics="spread")
     run = await (await tight.client()).start("spread", Spread(1_000, padding="x" * 10_000))
     await tight.until(lambda: any(beat.waiting for beat in tight.beats.values()), "a task that waits for room")
-    assert "the queue is full" in pool.log.read_text()
+    await tight.until(lambda: "the queue is full" in pool.log.read_text(), "the pool's word that it waits")
     await run.interrupt()
     status = (await tight.audit(run)).status
     assert (status.status, status.interrupted) == ("interrupted", status.total)
